@@ -1,0 +1,154 @@
+"""``fedkalemia-site``: what a hospital runs, step by step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client.site import Site, load_site, write_site_file
+from common.command import run_app
+from common.config import parse_overrides
+from common.errors import CohortError
+from common.logs import say
+
+app = typer.Typer(
+    help="One hospital: files to beats, beats to a frozen cohort, personal models, site report.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+database_app = typer.Typer(help="The site database.", no_args_is_help=True)
+app.add_typer(database_app, name="database")
+
+SiteFolder = Annotated[Path, typer.Argument(metavar="SITE", help="Site folder, made by 'init'")]
+RunName = Annotated[str, typer.Option("--name", help="Name of the run (a fold, or 'main')")]
+
+
+@app.command()
+def init(
+    folder: SiteFolder,
+    name: Annotated[str, typer.Option(help="Site name: lower-case letters, digits, hyphens")],
+    data: Annotated[Path, typer.Option(help="Data root; only ever read")],
+    source: Annotated[str, typer.Option(help="Layout of the data root: mimic3 or mitbih")] = "mimic3",
+    preset: Annotated[str, typer.Option(help="Preset of the settings")] = "standard",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a setting")
+    ] = None,
+) -> None:
+    """Make a site folder with a site.toml you can read and edit."""
+    task = "ventricular" if source == "mitbih" else "hyperkalemia"
+    path = write_site_file(
+        folder,
+        name=name,
+        source={"kind": source, "folder": str(data.resolve())},
+        settings={"task": task, "preset": preset, **parse_overrides(overrides or [])},
+    )
+    say(f"wrote {path}\nnext: fedkalemia-site ingest {folder}")
+
+
+@app.command()
+def ingest(folder: SiteFolder) -> None:
+    """Read the hospital's files: every draw becomes a strip or is excluded with a reason."""
+    from client.data.ingest import ingest as run_ingest
+    from client.database.session import create_database, sessions
+
+    site = load_site(folder)
+    result = run_ingest(site, sessions(create_database(site.database_url)))
+    say(f"{site.name}: {result.sentence()}\nnext: fedkalemia-site cohort {folder}")
+
+
+@app.command()
+def cohort(
+    folder: SiteFolder,
+    name: RunName = "main",
+    train: Annotated[Path | None, typer.Option(help="File with patient keys to train on, one a line")] = None,
+    test: Annotated[Path | None, typer.Option(help="File with patient keys to test on, one a line")] = None,
+) -> None:
+    """Freeze who is in the cohort, in which role and split."""
+    from client.data.cohort import freeze_cohort
+    from client.database.session import open_database, sessions
+
+    site = load_site(folder)
+    summary = freeze_cohort(
+        site,
+        sessions(open_database(site.database_url)),
+        name=name,
+        train_keys=_keys(train),
+        test_keys=_keys(test),
+    )
+    say(f"{site.name}: {summary.sentence()}\nnext: take part in a federation, or fedkalemia-site personalize")
+
+
+@app.command()
+def personalize(
+    folder: SiteFolder,
+    model: Annotated[
+        Path | None, typer.Option(help="Generic model (best.safetensors of a federation); default: last used")
+    ] = None,
+    name: RunName = "main",
+    seed: Annotated[int | None, typer.Option(help="Seed; default: the site's setting")] = None,
+) -> None:
+    """Fit the generic model to each personal patient, test it and store everything."""
+    import torch
+
+    from client.learning.rounds import personalize_site
+    from common.generic import load_generic
+
+    site = load_site(folder)
+    torch.set_num_threads(site.settings.threads)
+    path = model or site.models / f"generic-{name}.safetensors"
+    generic = load_generic(path)
+    plan = generic.plan(name=name, seed=site.settings.seed if seed is None else seed, settings=site.settings)
+    personalize_site(site, generic.weights, plan)
+    say(f"{site.name}: done\nnext: fedkalemia-site report {folder}")
+
+
+@app.command()
+def report(
+    folder: SiteFolder,
+    name: Annotated[list[str] | None, typer.Option("--name", help="Runs to report on; repeatable")] = None,
+) -> None:
+    """Write the site report: one HTML page that needs no network."""
+    from client.database.session import open_database, sessions
+    from client.report.build import build_report
+
+    site = load_site(folder)
+    path = build_report(site, sessions(open_database(site.database_url)), tuple(name or ["main"]))
+    say(f"{site.name}: wrote {path}")
+
+
+@app.command()
+def status(folder: SiteFolder) -> None:
+    """Say what this site holds and what was done with it."""
+    from sqlalchemy import select
+
+    from client.database.session import open_database, sessions
+    from client.database.tables import Run
+
+    site = load_site(folder)
+    with sessions(open_database(site.database_url))() as session:
+        runs = session.scalars(select(Run).order_by(Run.id)).all()
+        for run in runs:
+            say(f"run {run.id:>3}  {run.kind:<16} {run.name:<10} {run.status:<12} {run.code_version}")
+        if not runs:
+            raise CohortError(f"{site.name} holds nothing yet; run: fedkalemia-site ingest {folder}")
+
+
+@database_app.command("upgrade")
+def upgrade_database(folder: SiteFolder) -> None:
+    """Bring the site database to this version's schema. Data stay; make a copy first all the same."""
+    from client.database.session import upgrade
+
+    site: Site = load_site(folder)
+    upgrade(site.database_url)
+    say(f"{site.name}: the database has this version's schema")
+
+
+def _keys(path: Path | None) -> list[str] | None:
+    return None if path is None else path.read_text().split()
+
+
+def main() -> None:
+    """Entry point of ``fedkalemia-site``."""
+    run_app(app)

@@ -1,0 +1,169 @@
+"""One site: its folder, its settings and where its data are.
+
+A site folder holds ``site.toml`` and everything this software writes for the site. The data root is
+only ever read. The database URL comes from an environment variable or a secret file, never from a
+command line or from ``site.toml``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from common.config import Section, Settings, make_settings, nearest, read_toml, validated
+from common.errors import ConfigurationError
+from common.files import write_atomic
+
+DATABASE_VARIABLE = "FEDKALEMIA_DATABASE_URL"
+SITE_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
+
+
+class SourceSettings(Section):
+    """Where a site's files are and in which layout."""
+
+    kind: Literal["mimic3", "mitbih"] = Field("mimic3", description="Layout of the data root")
+    folder: str = Field(..., description="Data root; relative paths start at the site folder")
+    clinical: str = Field("clinical", description="Folder of the lab tables inside the data root")
+    waveforms: str = Field("waveforms", description="Folder of the waveforms inside the data root")
+    records: tuple[str, ...] = Field((), description="mitbih: records of this site; empty for all")
+    detect: bool = Field(False, description="mitbih: use the detector, not the annotated R peaks")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A site's name, settings and places. Paths are absolute."""
+
+    name: str
+    folder: Path
+    settings: Settings
+    source: SourceSettings
+    database_url: str
+
+    @property
+    def data_root(self) -> Path:
+        """The hospital's own files, read only."""
+        return (self.folder / self.source.folder).resolve()
+
+    @property
+    def beats(self) -> Path:
+        """Folder of the memory-mapped beat store."""
+        return self.folder / "beats"
+
+    @property
+    def models(self) -> Path:
+        """Folder of the generic and personal models."""
+        return self.folder / "models"
+
+    @property
+    def report(self) -> Path:
+        """The site report."""
+        return self.folder / "report" / "index.html"
+
+    @property
+    def log(self) -> Path:
+        """The site's own log; full error texts go here and nowhere else."""
+        return self.folder / "site.log"
+
+
+def load_site(folder: Path, environment: Mapping[str, str] = os.environ) -> Site:
+    """Read a site folder.
+
+    Raises
+    ------
+    ConfigurationError
+        If the folder or its ``site.toml`` is missing or wrong.
+    """
+    folder = folder.resolve()
+    path = folder / "site.toml"
+    if not path.is_file():
+        raise ConfigurationError(
+            f"{folder} is not a site folder: it has no site.toml; run 'fedkalemia-site init {folder}' first"
+        )
+    values = read_toml(path)
+    if unknown := sorted(set(values) - {"site", "source", "settings"}):
+        hint = nearest(unknown[0], ["site", "source", "settings"])
+        raise ConfigurationError(f"{path}: unknown section {unknown[0]!r}{hint}")
+    name, url_file = _site_section(values.get("site", {}), path)
+    return Site(
+        name=name,
+        folder=folder,
+        settings=_settings(values.get("settings", {})),
+        source=validated(SourceSettings, values.get("source", {}), f"{path}, section source"),
+        database_url=_database_url(folder, url_file, environment),
+    )
+
+
+def _site_section(section: Mapping[str, Any], path: Path) -> tuple[str, str | None]:
+    known = ["name", "database_url_file"]
+    if unknown := sorted(set(section) - set(known)):
+        raise ConfigurationError(f"{path}: unknown key 'site.{unknown[0]}'{nearest(unknown[0], known)}")
+    name = str(section.get("name", ""))
+    if not SITE_NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"{path}: site.name = {name!r}; a site name is 1 to 32 lower-case letters, digits and "
+            "hyphens and starts with a letter"
+        )
+    return name, section.get("database_url_file")
+
+
+def _settings(section: Mapping[str, Any]) -> Settings:
+    values = dict(section)
+    task, preset = values.pop("task", "hyperkalemia"), values.pop("preset", "standard")
+    return make_settings(str(task), str(preset), values)
+
+
+def _database_url(folder: Path, url_file: str | None, environment: Mapping[str, str]) -> str:
+    if url_file is not None:
+        path = folder / url_file
+        try:
+            return path.read_text().strip()
+        except OSError as error:
+            raise ConfigurationError(f"site.database_url_file: cannot read {path}: {error.strerror}") from None
+    return environment.get(DATABASE_VARIABLE) or f"sqlite:///{folder / 'site.sqlite'}"
+
+
+def write_site_file(
+    folder: Path, *, name: str, source: Mapping[str, Any], settings: Mapping[str, Any]
+) -> Path:
+    """Write ``site.toml``, after checking that it can be read back.
+
+    Raises
+    ------
+    ConfigurationError
+        If a value is wrong, or the folder already has another ``site.toml``.
+    """
+    path = folder / "site.toml"
+    text = _toml({"site": {"name": name}, "source": source, "settings": settings})
+    if path.is_file() and path.read_text() != text:
+        raise ConfigurationError(f"{path} exists and differs; edit it, or choose another folder")
+    _site_section({"name": name}, path)
+    validated(SourceSettings, source, "section source")
+    _settings(settings)
+    write_atomic(path, text)
+    return path
+
+
+def _toml(values: Mapping[str, Any], prefix: str = "") -> str:
+    """Write nested mappings of scalars and lists as TOML tables."""
+    scalars = {k: v for k, v in values.items() if not isinstance(v, Mapping)}
+    lines = [f"{key} = {_toml_value(value)}" for key, value in scalars.items()]
+    text = "\n".join(lines) + "\n" if lines else ""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            inner = _toml(value, f"{prefix}{key}.")
+            header = f"[{prefix}{key}]\n" if any(not isinstance(v, Mapping) for v in value.values()) else ""
+            text += ("\n" if text and header else "") + header + inner
+    return text
+
+
+def _toml_value(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+    return json.dumps(value)  # JSON scalars are TOML scalars

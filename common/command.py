@@ -1,0 +1,91 @@
+"""How the three commands start and end: the right installation, one sentence on failure, exit codes.
+
+0 done; 2 something a person can act on (one sentence says what and what next); 130 stopped by Ctrl-C.
+Nothing is left half-written in either case, and the same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import typer
+
+from common.errors import ConfigurationError, FedkalemiaError
+from common.logs import reporter_for, use_reporter
+
+EXIT_ERROR = 2
+EXIT_INTERRUPTED = 130
+ROOMS = ("common", "client", "server", "simulation")
+
+# Flower must neither install packages at run time nor call home (see docs/explanation/flower.md).
+FLOWER_ENVIRONMENT = {
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+def check_rooms() -> None:
+    """Check that the four top-level packages come from one installation.
+
+    Their names are generic: a folder called ``client`` in the working directory must not shadow ours.
+
+    Raises
+    ------
+    ConfigurationError
+        Naming the package that was found elsewhere.
+    """
+    home = Path(__file__).resolve().parent.parent
+    for room in ROOMS:
+        spec = importlib.util.find_spec(room)
+        origin = Path(spec.origin).resolve().parent.parent if spec and spec.origin else None
+        if origin != home:
+            raise ConfigurationError(
+                f"the package {room!r} would be loaded from {origin}, not from {home}; "
+                "remove that folder from PYTHONPATH or start the command from another directory"
+            )
+
+
+def run_app(app: typer.Typer) -> None:
+    """Run a command line and turn every ending into a sentence and an exit code."""
+    os.environ.update(FLOWER_ENVIRONMENT)
+    use_reporter(reporter_for(sys.stdout))
+    sys.exit(_ending(lambda: app(standalone_mode=False)))
+
+
+def _ending(action: Callable[[], object]) -> int:
+    try:
+        check_rooms()
+        code = action()
+        return code if isinstance(code, int) else 0
+    except FedkalemiaError as error:
+        return _fail(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("\nStopped. Nothing is half-written; the same command goes on from here.", err=True)
+        return EXIT_INTERRUPTED
+    except typer.Exit as end:
+        return end.exit_code
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _fail("the disk is full; free some space and run the same command again")
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return _fail(f"no permission to write {error.filename}; choose another folder")
+        raise
+    except Exception as error:  # usage errors of the command line parser carry their own exit code
+        show = getattr(error, "show", None)
+        if show is None:
+            raise
+        show()
+        return int(getattr(error, "exit_code", EXIT_ERROR))
+
+
+def _fail(sentence: str) -> int:
+    typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
+    typer.echo(sentence, err=True)
+    return EXIT_ERROR
