@@ -19,7 +19,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from common.errors import ConfigurationError
 from common.task import TASKS, Task
 
-
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -56,9 +55,9 @@ class QualitySettings(Section):
     min_beat_correlation: float = Field(0.9, ge=-1, le=1, description="Least correlation with median beat")
     min_accepted_share: float = Field(0.5, ge=0, le=1, description="Least share of beats accepted")
     max_sample_entropy: float = Field(-1.0, description="Atrial fibrillation above this CosEn")
-    min_rate_bpm: float = Field(30.0, ge=0, description="Lowest mean heart rate")
-    max_rate_bpm: float = Field(180.0, le=400, description="Highest mean heart rate")
-    max_flat_s: float = Field(1.0, gt=0, description="Longest constant run counted as signal, s")
+    min_rate_bpm: float = Field(30.0, ge=0, description="Lowest median heart rate")
+    max_rate_bpm: float = Field(180.0, le=400, description="Highest median heart rate")
+    max_flat_s: float = Field(2.0, gt=0, description="Longest constant run counted as signal, s")
     max_clipped_share: float = Field(0.01, ge=0, le=1, description="Largest share of clipped samples")
     min_amplitude_mv: float = Field(0.1, ge=0, description="Smallest median R peak-to-peak amplitude, mV")
     max_amplitude_mv: float = Field(5.0, description="Largest median R peak-to-peak amplitude, mV")

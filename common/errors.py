@@ -21,6 +21,12 @@ class ConfigurationError(FedkalemiaError):
     code = "bad_configuration"
 
 
+class PreprocessingError(ConfigurationError):
+    """The site prepares its beats, or its results, with other settings than the run asks for."""
+
+    code = "other_preprocessing"
+
+
 class SourceError(FedkalemiaError):
     """A data root, table or waveform file is missing, unreadable or not what its layout promises."""
 

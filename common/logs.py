@@ -69,7 +69,7 @@ class PlainReporter:
     def say(self, text: str) -> None:
         """Write one line."""
         with self._lock:
-            print(text, file=self._out or sys.stdout, flush=True)  # noqa: T201
+            print(text, file=self._out or sys.stdout, flush=True)
 
     def open(self, title: str, total: int | None, unit: str) -> Stage:
         """Begin a stage with a line."""
@@ -101,7 +101,9 @@ class _PlainStage:
         left = ""
         if self._total and self._done:
             left = f", about {duration((now - self._start) / self._done * (self._total - self._done))} left"
-        count = f"{self._unit} {self._done} of {self._total}" if self._total else f"{self._done} {self._unit}s"
+        count = (
+            f"{self._unit} {self._done} of {self._total}" if self._total else f"{self._done} {self._unit}s"
+        )
         self._reporter.say(f"{self._title}: {count}{left}{'; ' + self._text if self._text else ''}")
 
     def finish(self, failed: bool) -> None:
@@ -172,6 +174,11 @@ def use_reporter(reporter: Reporter | None) -> None:
     """Choose where progress of this process goes; None for nowhere."""
     global _reporter
     _reporter = reporter or _Silent()
+
+
+def current_reporter() -> Reporter:
+    """Return where progress of this process goes."""
+    return _reporter
 
 
 def reporter_for(out: TextIO) -> Reporter:

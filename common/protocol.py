@@ -7,18 +7,23 @@ refused on arrival; both sides call ``check``. No beat, patient row, identifier 
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from common.config import ModelSettings, TrainingSettings, validated
 from common.errors import ProtocolError
-from common.weights import Weights
+
+if TYPE_CHECKING:  # saying hello must not cost the import of torch
+    from common.weights import Weights
 
 VERSION = 1
 
@@ -52,6 +57,15 @@ FAILURES: Mapping[str, str] = {
     "interrupted": "the site was stopped by its operator",
     "site_error": "the site failed; its log has the full text",
     "federation_failed": "the site failed; its log has the full text",
+}
+# Codes the server itself finds; no site can send them.
+SERVER_FAILURES: Mapping[str, str] = {
+    "unreachable": "the message could not be handed to the site, or the site's process ended",
+    "no_answer": "the site did not answer in time",
+    "bad_reply": "the site's answer is not in the protocol",
+    "bad_weights": "the site's weights have another size than the model, or values that are not finite",
+    "other_version": "the site runs another version of this software",
+    "name_taken": "another connected site already has this name",
 }
 
 
@@ -104,16 +118,20 @@ _RUN: dict[str, Kind] = {
     "seed": Kind(int, 0, 2**62),
     "preprocessing": _SHA,
 }
-_ROUND: dict[str, Kind] = _MODEL | _RUN | {
-    "round": _count(1000),
-    "learning-rate": Kind(float, 0, 1),
-    "local-epochs": Kind(int, 1, 50),
-    "batch-size": Kind(int, 2, 4096),
-    "beats-per-strip": _count(100_000),
-    "weight-decay": Kind(float, 0, 1),
-    "balance": Kind(str, pattern=re.compile("strips|natural")),
-    "train": _FLAG,
-}
+_ROUND: dict[str, Kind] = (
+    _MODEL
+    | _RUN
+    | {
+        "round": _count(1001),
+        "learning-rate": Kind(float, 0, 1),
+        "local-epochs": Kind(int, 1, 50),
+        "batch-size": Kind(int, 2, 4096),
+        "beats-per-strip": _count(100_000),
+        "weight-decay": Kind(float, 0, 1),
+        "balance": Kind(str, pattern=re.compile("strips|natural")),
+        "train": _FLAG,
+    }
+)
 
 _METHODS = "generic|threshold|closed_form|fine_tuned|selected"
 _FIGURES = (
@@ -202,8 +220,10 @@ def check(content: RecordDict, message_type: str, direction: Direction) -> None:
             _check_weights(record, where)
         else:
             _check_values(record, records[name], f"{where}, record {name!r}", name)
-    if direction == "request" and set(content) != set(records):
-        raise ProtocolError(f"{where}: records {sorted(set(records) - set(content))} are missing")
+    # A site that only evaluated has no weights to answer.
+    optional = {"weights"} if direction == "reply" else set()
+    if missing := set(records) - set(content) - optional:
+        raise ProtocolError(f"{where}: records {sorted(missing)} are missing")
 
 
 def _check_values(record: object, allowed: Mapping[str, Kind], where: str, name: str) -> None:
@@ -228,6 +248,22 @@ def _check_weights(record: object, where: str) -> None:
     for key, array in record.items():
         if array.dtype != "float32" or len(array.shape) != 1 or not 0 <= array.shape[0] <= MAX_WEIGHTS:
             raise ProtocolError(f"{where}: weights {key!r} must be one float32 vector")
+        # What is declared must also be what is there: numpy would allocate whatever the inner header says.
+        if array.stype != "numpy.ndarray" or _inner_shape(array.data) != tuple(array.shape):
+            raise ProtocolError(f"{where}: the bytes of weights {key!r} are not the vector they declare")
+
+
+def _inner_shape(data: bytes) -> tuple[int, ...] | None:
+    """Return the shape of an array in NumPy's file format, None if it is anything but whole float32."""
+    stream = io.BytesIO(data)
+    try:
+        if np.lib.format.read_magic(stream) != (1, 0):
+            return None
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    except (ValueError, EOFError):
+        return None
+    whole = len(data) - stream.tell() == math.prod(shape) * 4
+    return tuple(shape) if dtype == np.dtype("<f4") and not fortran and whole else None
 
 
 def weights_record(weights: Weights) -> ArrayRecord:
@@ -236,8 +272,10 @@ def weights_record(weights: Weights) -> ArrayRecord:
 
 
 def read_weights(content: RecordDict) -> Weights:
-    """Unwrap the two flat vectors; finite values are checked where the schema is known."""
-    record = content["weights"]
+    """Unwrap the two flat vectors; size and finite values are checked where the schema is known."""
+    from common.weights import Weights
+
+    record = content.array_records["weights"]
     return Weights(*(np.asarray(record[key].numpy(), dtype=np.float32) for key in WEIGHT_KEYS))
 
 
@@ -268,7 +306,7 @@ class RunPlan:
         }
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> RunPlan:
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Read the flat form; bounds were checked by ``check``."""
         return cls(**_plan_fields(config))
 
@@ -296,14 +334,12 @@ class RoundPlan(RunPlan):
         }
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> RoundPlan:
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Read the flat form; bounds were checked by ``check``."""
         names = ("learning-rate", "local-epochs", "batch-size", "beats-per-strip", "weight-decay", "balance")
         values = {name.replace("-", "_"): config[name] for name in names}
         training = validated(TrainingSettings, values, "training settings in the message")
-        return cls(
-            **_plan_fields(config), round=config["round"], train=config["train"], training=training
-        )
+        return cls(**_plan_fields(config), round=config["round"], train=config["train"], training=training)
 
 
 def _plan_fields(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -326,7 +362,7 @@ class RoundReply:
 
 def request(plan: RunPlan, weights: Weights) -> RecordDict:
     """Build the content of a round, evaluate or personalize request."""
-    return RecordDict({"config": ConfigRecord(plan.to_config()), "weights": weights_record(weights)})
+    return RecordDict({"config": ConfigRecord({**plan.to_config()}), "weights": weights_record(weights)})
 
 
 def reply(metrics: Metrics, weights: Weights | None = None) -> RecordDict:
@@ -338,9 +374,28 @@ def reply(metrics: Metrics, weights: Weights | None = None) -> RecordDict:
     return RecordDict(records)
 
 
+def sums(content: RecordDict) -> dict[str, float]:
+    """Return the single numbers of an answer; lists, where a message allows any, are left aside."""
+    return {k: v for k, v in content.metric_records["metrics"].items() if isinstance(v, int | float)}
+
+
 def failure(code: str) -> RecordDict:
     """Build the content of a failed answer: a code, nothing else."""
     return RecordDict({"failure": ConfigRecord({"code": code if code in FAILURES else "site_error"})})
+
+
+def sentence(code: str) -> str:
+    """Return the fixed sentence that a failure code stands for."""
+    return SERVER_FAILURES.get(code) or FAILURES.get(code, FAILURES["site_error"])
+
+
+@cache
+def software() -> str:
+    """Return the version of this software, which all sites of a run must share."""
+    try:
+        return version("fedkalemia")
+    except PackageNotFoundError:  # run from a bundle, without the package installed
+        return "0.0.0+bundle"
 
 
 def failure_code(content: RecordDict) -> str | None:

@@ -1,0 +1,268 @@
+"""R peaks: found, moved to the peak, aligned with one another, and compared.
+
+The detector is sleepecg's, a Pan and Tompkins detector in C; their rule against T waves is added. It
+says where a QRS complex is, give or take a few samples. Two steps make that an R peak that averages
+well: the nearest extremum of the filtered signal, then a shift of at most three samples that fits the
+median complex best. Ectopic beats fit no median complex; they stay where they were found.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from sleepecg import detect_heartbeats
+from wfdb.processing import xqrs_detect
+
+from client.data.ecg.arrays import FloatArray, IntArray, finite_signal
+from client.data.ecg.beats import RATE_HZ
+
+# Below two seconds the detector has nothing to learn its thresholds from.
+MIN_SAMPLES: Final = 2 * RATE_HZ
+# A T wave comes within this time of its QRS complex, and is less steep by this factor.
+T_WAVE_S: Final = 0.360
+T_WAVE_STEEPNESS: Final = 0.5
+# Reach of the search for an extremum: 64 ms.
+SNAP_SAMPLES: Final = 8
+# Reach of the alignment, and half the length of the complex that is compared (24 and 128 ms).
+SHIFT_SAMPLES: Final = 3
+COMPLEX_SAMPLES: Final = 16
+# Correlation with the median complex from which a complex is one of the same kind.
+ALIKE: Final = 0.9
+# An R peak points up unless the downward deflections are this much larger, so that an S wave of about
+# the height of the R wave does not take its place in one strip and not in the next.
+DOWNWARD_RATIO: Final = 1.5
+
+
+def detect_r_peaks(signal: FloatArray) -> IntArray:
+    """Find the R peaks of a filtered signal.
+
+    Parameters
+    ----------
+    signal : (n_samples,) at 125 Hz, band-passed. The unit does not matter.
+
+    Returns
+    -------
+    (n_peaks,) ascending sample numbers; empty for a flat signal and for less than two seconds.
+
+    Raises
+    ------
+    SignalError
+        For NaN.
+    """
+    values = finite_signal(signal, "R-peak detection")
+    return refine_peaks(values, find_beats(values))
+
+
+def find_complexes(signal: FloatArray) -> IntArray:
+    """Find QRS complexes, without moving them to the R peak.
+
+    Parameters
+    ----------
+    signal : (n_samples,) at 125 Hz.
+
+    Returns
+    -------
+    (n_complexes,) ascending sample numbers; empty for a flat signal and for less than two seconds.
+
+    Raises
+    ------
+    SignalError
+        For NaN.
+    """
+    values = finite_signal(signal, "R-peak detection")
+    if len(values) < MIN_SAMPLES or np.ptp(values) == 0:
+        return np.empty(0, dtype=np.int64)
+    return np.asarray(detect_heartbeats(values, RATE_HZ), dtype=np.int64)
+
+
+def find_beats(signal: FloatArray) -> IntArray:
+    """Find QRS complexes whichever way the lead was put on, and drop T waves among them.
+
+    The detector takes complexes to point up. Where the larger deflections of a signal point down, it is
+    asked once more with the signal upside down; the answer that catches more steep complexes is kept,
+    where each complex costs half of a typical one.
+
+    Parameters
+    ----------
+    signal : (n_samples,) at 125 Hz, finite.
+
+    Returns
+    -------
+    (n_complexes,) ascending sample numbers.
+    """
+    upright = without_t_waves(signal, find_complexes(signal))
+    if not _points_down(signal):
+        return upright
+    inverted = without_t_waves(signal, find_complexes(-np.asarray(signal)))
+    steepness = [_steepness(signal, found) for found in (upright, inverted)]
+    typical = np.median(np.concatenate(steepness)) if len(upright) + len(inverted) else 0.0
+    # One motion spike is steeper than many complexes; it must not buy the answer.
+    caught = [(np.minimum(steep, 1.5 * typical) - 0.5 * typical).sum() for steep in steepness]
+    return upright if caught[0] >= caught[1] else inverted
+
+
+def direction(signal: FloatArray, peaks: IntArray) -> int:
+    """Return 1 where the R peaks of a signal point up, -1 where they point down.
+
+    One direction holds for the whole signal: a peak that changes sides would move by tens of
+    milliseconds from beat to beat.
+    """
+    if not len(peaks):
+        return 1
+    windows = _windows(signal, peaks, SNAP_SAMPLES)
+    middle = np.median(signal)
+    up = np.median(windows.max(axis=1)) - middle
+    down = middle - np.median(windows.min(axis=1))
+    return -1 if down > DOWNWARD_RATIO * up else 1
+
+
+def without_t_waves(signal: FloatArray, complexes: IntArray) -> IntArray:
+    """Drop what follows a QRS complex within 360 ms and is less than half as steep: its T wave.
+
+    Source: Pan and Tompkins 1985, IEEE Trans Biomed Eng 32:230, with their two constants. The detector
+    leaves this rule out; tall T waves are what this project looks for.
+
+    Parameters
+    ----------
+    signal : (n_samples,) at 125 Hz, finite.
+    complexes : (n,) ascending sample numbers.
+    """
+    complexes = np.asarray(complexes, dtype=np.int64)
+    if len(complexes) < 2:
+        return complexes
+    steepness = _steepness(signal, complexes)
+    early = np.diff(complexes) < T_WAVE_S * RATE_HZ
+    t_wave = early & (steepness[1:] < T_WAVE_STEEPNESS * steepness[:-1])
+    kept: IntArray = complexes[np.concatenate([[True], ~t_wave])]
+    return kept
+
+
+def refine_peaks(signal: FloatArray, complexes: IntArray) -> IntArray:
+    """Move every QRS complex that looks like the others to its R peak, and align these beats.
+
+    First to the extremum within 64 ms, then by at most three samples to where the complex fits the
+    median complex best. A complex that resembles it nowhere (correlation below 0.9: an ectopic beat,
+    or noise) has no R peak in that sense and stays where the detector put it.
+
+    Parameters
+    ----------
+    signal : (n_samples,) at 125 Hz, finite.
+    complexes : (n,) ascending sample numbers.
+
+    Returns
+    -------
+    (at most n,) ascending sample numbers; complexes that land on the same sample become one.
+    """
+    complexes = np.asarray(complexes, dtype=np.int64)
+    if len(complexes) < 2:
+        return complexes
+    signal = np.asarray(signal)
+    sign = direction(signal, complexes)
+    snapped = complexes + np.argmax(sign * _windows(signal, complexes, SNAP_SAMPLES), axis=1) - SNAP_SAMPLES
+    snapped = np.clip(snapped, 0, len(signal) - 1)
+    windows = _windows(signal, snapped, COMPLEX_SAMPLES + SHIFT_SAMPLES)
+    template = np.median(windows[:, SHIFT_SAMPLES:-SHIFT_SAMPLES], axis=0)
+    candidates = np.lib.stride_tricks.sliding_window_view(windows, template.size, axis=1)
+    correlation = correlate_with(candidates, template)
+    shift = np.argmax(correlation, axis=1) - SHIFT_SAMPLES
+    # A best fit at the end of the reach is a slope, not a fit.
+    shift[np.abs(shift) == SHIFT_SAMPLES] = 0
+    alike = correlation.max(axis=1) >= ALIKE
+    return np.unique(np.clip(np.where(alike, snapped + shift, complexes), 0, len(signal) - 1))
+
+
+def correlate_with(windows: FloatArray, template: FloatArray) -> FloatArray:
+    """Return Pearson's correlation of every window (last axis) with one template; 0 where one is flat."""
+    centred = template - template.mean()
+    norms = windows.std(axis=-1) * np.sqrt(template.size) * np.linalg.norm(centred)
+    product = windows @ centred
+    correlation: FloatArray = np.divide(product, norms, out=np.zeros_like(product), where=norms > 0)
+    return correlation
+
+
+def second_opinion(signal: FloatArray) -> IntArray:
+    """Find QRS complexes with a second, independent detector (wfdb's XQRS).
+
+    Its errors are others than the first detector's: where both agree, the signal is an ECG. It is
+    some eighty times slower, so it is asked about a minute, not about a strip.
+
+    Parameters
+    ----------
+    signal : (n_samples,) at 125 Hz.
+
+    Returns
+    -------
+    (n_complexes,) ascending sample numbers; empty for a flat signal and for less than two seconds.
+
+    Raises
+    ------
+    SignalError
+        For NaN.
+    """
+    values = finite_signal(signal, "second R-peak detector")
+    if len(values) < MIN_SAMPLES or np.ptp(values) == 0:
+        return np.empty(0, dtype=np.int64)
+    # On noise it divides by zero on the way to finding nothing.
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        found = xqrs_detect(values, RATE_HZ, verbose=False)
+    return np.asarray(found, dtype=np.int64)
+
+
+def match(found: npt.ArrayLike, reference: npt.ArrayLike, tolerance: float) -> tuple[int, int, int]:
+    """Pair found peaks with reference peaks, each at most once.
+
+    Parameters
+    ----------
+    found, reference : ascending times or sample numbers.
+    tolerance : largest distance of a pair, same unit; the standard's is 150 ms.
+
+    Returns
+    -------
+    true_positives, n_found, n_reference : the first over the third is the sensitivity, over the second
+        the positive predictive value.
+    """
+    a, b = np.asarray(found).tolist(), np.asarray(reference).tolist()
+    i = j = pairs = 0
+    # With one tolerance for all, pairing the earliest possible gives the largest number of pairs.
+    while i < len(a) and j < len(b):
+        if abs(a[i] - b[j]) <= tolerance:
+            pairs, i, j = pairs + 1, i + 1, j + 1
+        elif a[i] < b[j]:
+            i += 1
+        else:
+            j += 1
+    return pairs, len(a), len(b)
+
+
+def agreement(a: npt.ArrayLike, b: npt.ArrayLike, tolerance: float) -> float:
+    """Return the share of all beats found by either detector that both found; NaN where none was."""
+    both, n_a, n_b = match(a, b, tolerance)
+    either = n_a + n_b - both
+    return both / either if either else float("nan")
+
+
+def _points_down(signal: FloatArray) -> bool:
+    """Say whether the larger deflection of a typical two seconds points down."""
+    values = np.asarray(signal)
+    pieces = values[: len(values) // MIN_SAMPLES * MIN_SAMPLES].reshape(-1, MIN_SAMPLES)
+    middle = np.median(values) if len(values) else 0.0
+    if not len(pieces):
+        return False
+    return bool(middle - np.median(pieces.min(axis=1)) > np.median(pieces.max(axis=1)) - middle)
+
+
+def _steepness(signal: FloatArray, complexes: IntArray) -> FloatArray:
+    if not len(complexes):
+        return np.empty(0)
+    slopes: FloatArray = np.abs(_windows(np.gradient(signal), complexes, SNAP_SAMPLES)).max(axis=1)
+    return slopes
+
+
+def _windows(signal: FloatArray, peaks: IntArray, reach: int) -> FloatArray:
+    padded = np.pad(np.asarray(signal), reach, mode="edge")
+    picked: FloatArray = padded[np.asarray(peaks)[:, None] + np.arange(2 * reach + 1)]
+    return picked

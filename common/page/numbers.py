@@ -1,0 +1,118 @@
+"""Numbers as a reader sees them: sensible digits, a real minus sign, the sample size beside every figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from common.intervals import Interval
+from common.page.words import FigureWords
+
+#: Shown where a figure does not exist: an en dash, never a zero.
+MISSING = "–"
+MINUS = "−"
+#: Keeps a number and its unit on one line.
+SPACE = "\u202f"
+
+
+def count(value: int) -> str:
+    """Write a whole number with a comma every three digits: ``12,345``."""
+    return _sign(f"{value:,d}")
+
+
+def decimal(value: float | None, digits: int = 2, signed: bool = False) -> str:
+    """Write a number with fixed decimals, ``+`` in front of a positive one if ``signed``.
+
+    A value that rounds to zero has no sign. None, NaN and infinity are ``MISSING``.
+    """
+    if value is None or not math.isfinite(value):
+        return MISSING
+    text = f"{value:+,.{digits}f}" if signed else f"{value:,.{digits}f}"
+    if not text.strip("+-0.,"):
+        text = text.lstrip("+-")
+    return _sign(text)
+
+
+def percent(value: float | None, digits: int = 0, signed: bool = False) -> str:
+    """Write a share as percent: ``.834`` as ``83 %``."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    return decimal(100 * value, digits, signed) + SPACE + "%"
+
+
+def plural(number: int, word: str, many: str | None = None) -> str:
+    """Write a count with its noun: ``1 patient``, ``12 patients``."""
+    return f"{count(number)} {word if number == 1 else many or word + 's'}"
+
+
+def figure_value(value: float | None, words: FigureWords) -> str:
+    """Write a figure of merit in its own form, percent or decimals."""
+    return percent(value, words.digits) if words.percent else decimal(value, words.digits)
+
+
+def figure_difference(value: float | None, words: FigureWords, unit: bool = True) -> str:
+    """Write a difference of two figures: ``+4 points`` for shares, ``+0.041`` otherwise."""
+    if not words.percent:
+        return decimal(value, words.digits, signed=True)
+    text = decimal(None if value is None else 100 * value, words.digits + 1, signed=True)
+    return text + (" points" if unit and text != MISSING else "")
+
+
+def interval_text(interval: Interval | None, words: FigureWords, difference: bool = False) -> str:
+    """Write an interval with its level, or the reason why there is none.
+
+    Returns
+    -------
+    ``95 % interval 71 to 93 %``, with ``(small sample)`` from 6 to 20 patients, or ``too few patients for
+    an interval``.
+    """
+    if interval is None or not math.isfinite(interval.low + interval.high):
+        return "too few patients for an interval"
+    if difference:
+        low = figure_difference(interval.low, words, unit=False)
+        high = figure_difference(interval.high, words)
+    elif words.percent:
+        # A t interval may leave the scale; what is shown does not.
+        low = decimal(100 * max(0.0, interval.low), words.digits)
+        high = percent(min(1.0, interval.high), words.digits)
+    else:
+        low, high = (decimal(min(1.0, max(0.0, end)), words.digits) for end in interval[:2])
+    mark = " (small sample)" if "small sample" in interval.method else ""
+    return f"95{SPACE}% interval {low} to {high}{mark}"
+
+
+def share(part: int, whole: int, digits: int = 0) -> str:
+    """Write a share with its counts: ``83 % (10 of 12)``."""
+    if whole == 0:
+        return MISSING
+    return f"{percent(part / whole, digits)} ({count(part)} of {count(whole)})"
+
+
+def median_iqr(values: Iterable[float], digits: int = 0) -> str:
+    """Write the median and quartiles: ``64 (52 to 76)``; NaN values are left out."""
+    kept = [value for value in values if math.isfinite(value)]
+    if not kept:
+        return MISSING
+    low, middle, high = np.quantile(kept, [0.25, 0.5, 0.75])
+    return f"{decimal(middle, digits)} ({decimal(low, digits)} to {decimal(high, digits)})"
+
+
+def short_digest(digest: str | None) -> str:
+    """Write the first 12 digits of a hash, enough to compare by eye."""
+    return digest[:12] if digest else MISSING
+
+
+def size(n_bytes: float) -> str:
+    """Write a number of bytes: ``3.4 MB``."""
+    value = float(n_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            break
+        value /= 1000
+    return decimal(value, 0 if unit == "B" or value >= 100 else 1) + SPACE + unit
+
+
+def _sign(text: str) -> str:
+    return text.replace("-", MINUS)

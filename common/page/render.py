@@ -1,0 +1,84 @@
+"""From content to one HTML file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from common.page import numbers
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: its caption says what the numbers are and from how many patients.
+
+    Attributes
+    ----------
+    caption : one or two sentences.
+    head : column titles; the first column titles the rows.
+    rows : cells as text; the first of a row is its title.
+    text : indices of columns that hold words and are set flush left; all others are numbers.
+    marked : indices of rows a reader should not miss. They also carry a sign, not only a colour.
+    note : a line below.
+    empty : shown in place of a table without rows.
+    narrow : as wide as its cells need; the page is wide by default.
+    """
+
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    text: Sequence[int] = ()
+    marked: Sequence[int] = ()
+    note: str = ""
+    empty: str = ""
+    narrow: bool = False
+
+
+@dataclass(frozen=True)
+class Key:
+    """A number of the first screen: what it is, the number, and the sample it comes from."""
+
+    title: str
+    value: str
+    below: str
+    main: bool = False
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something a reader must know before believing the numbers."""
+
+    title: str
+    text: str
+
+
+def render(template: Path, content: Mapping[str, Any]) -> str:
+    """Fill a template that extends ``base.html``.
+
+    Parameters
+    ----------
+    template : file; its folder and this one are searched.
+    content : names the template uses; a missing one is an error.
+
+    Returns
+    -------
+    HTML with the style inside.
+    """
+    environment = Environment(
+        loader=FileSystemLoader([template.parent, HERE]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["count"] = numbers.count
+    environment.filters["short"] = numbers.short_digest
+    style = (HERE / "style.css").read_text(encoding="utf-8")
+    return environment.get_template(template.name).render(style=Markup(style), **content)

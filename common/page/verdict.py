@@ -1,0 +1,38 @@
+"""The answer in one sentence, by the same rule on every page."""
+
+from __future__ import annotations
+
+from common.intervals import Interval
+from common.page.numbers import figure_value, plural
+from common.page.words import FigureWords
+
+
+def verdict(words: FigureWords, selected: float, threshold: float, n: int, interval: Interval | None) -> str:
+    """Say what the comparison declared before the run found.
+
+    Parameters
+    ----------
+    words : the figure the task is judged by.
+    selected, threshold : mean over patients with the selected model, and with a threshold per patient.
+    n : patients.
+    interval : of the mean difference; None where there are too few patients for one.
+    """
+    what = "of strips called right" if words.key == "strip_accuracy" else f"in {words.title}"
+    numbers = (
+        f"{figure_value(selected, words)} against {figure_value(threshold, words)} {what}, on average over "
+        f"{plural(n, 'patient')}"
+    )
+    if interval is None:
+        return (
+            "Too few patients to say whether fitting the model to a patient does better than giving the "
+            f"patient a threshold of their own: {numbers}."
+        )
+    if interval.low > 0:
+        found = "did better than"
+    elif interval.high < 0:
+        found = "did worse than"
+    else:
+        found = "was not clearly better or worse than"
+    return (
+        f"Fitting the model to a patient {found} only giving the patient a threshold of their own: {numbers}."
+    )

@@ -1,0 +1,131 @@
+"""Names of figures of merit and methods as a reader sees them, always with their level."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True)
+class FigureWords:
+    """How a figure of merit is named and written.
+
+    Attributes
+    ----------
+    key : column of ``personalization_rounds``; with ``-`` for ``_`` it is the key on the wire.
+    title : name with its level, ``beat`` or ``strip``.
+    percent : written as percent, otherwise with decimals.
+    digits : decimals.
+    saying : what it is, for a reader who meets it for the first time.
+    """
+
+    key: str
+    title: str
+    percent: bool
+    digits: int
+    saying: str
+
+    @property
+    def wire(self) -> str:
+        """The key on the wire."""
+        return self.key.replace("_", "-")
+
+
+FIGURES: Mapping[str, FigureWords] = MappingProxyType(
+    {
+        words.key: words
+        for words in (
+            FigureWords(
+                "strip_accuracy", "strip accuracy", True, 0, "share of strips called right by majority vote"
+            ),
+            FigureWords("strip_sensitivity", "strip sensitivity", True, 0, "share of positive strips found"),
+            FigureWords(
+                "strip_specificity", "strip specificity", True, 0, "share of negative strips left alone"
+            ),
+            FigureWords(
+                "strip_auc", "strip AUC", False, 3, "chance that a positive strip has the higher vote"
+            ),
+            FigureWords(
+                "beat_auc", "beat AUC", False, 3, "chance that a positive beat scores above a negative one"
+            ),
+            FigureWords(
+                "beat_f1", "beat F1", False, 3, "harmonic mean of beat sensitivity and positive predictivity"
+            ),
+            FigureWords("beat_accuracy", "beat accuracy", True, 1, "share of beats called right"),
+            FigureWords("beat_sensitivity", "beat sensitivity", True, 1, "share of positive beats found"),
+            FigureWords(
+                "beat_specificity", "beat specificity", True, 1, "share of negative beats left alone"
+            ),
+            FigureWords(
+                "beat_positive_predictivity",
+                "beat positive predictivity",
+                True,
+                1,
+                "share of beats called positive that are",
+            ),
+            FigureWords("brier", "strip Brier score", False, 3, "mean squared error of the probability"),
+        )
+    }
+)
+
+
+@dataclass(frozen=True)
+class MethodWords:
+    """How a way of fitting the model to a patient is named.
+
+    Attributes
+    ----------
+    key : value in the database and on the wire.
+    title : name at the start of a line; ``noun`` inside a sentence.
+    saying : what it does.
+    """
+
+    key: str
+    title: str
+    noun: str
+    saying: str
+
+
+METHODS: Mapping[str, MethodWords] = MappingProxyType(
+    {
+        words.key: words
+        for words in (
+            MethodWords(
+                "generic", "Generic model", "the generic model", "the same model for everybody, unchanged"
+            ),
+            MethodWords(
+                "threshold",
+                "Own threshold",
+                "the generic model with a threshold per patient",
+                "the generic model; only the threshold is the patient's own",
+            ),
+            MethodWords(
+                "closed_form",
+                "Closed-form head",
+                "the closed-form head",
+                "the last layer is solved for the patient; all before it stays generic",
+            ),
+            MethodWords(
+                "fine_tuned",
+                "Fine-tuned",
+                "the fine-tuned model",
+                "the last stages are trained on the patient; the first stay generic",
+            ),
+            MethodWords(
+                "selected",
+                "Selected model",
+                "the selected personal model",
+                "what the guard chose for the patient, from training strips only",
+            ),
+        )
+    }
+)
+
+
+def headline(task: str) -> FigureWords:
+    """Return the figure a task is judged by.
+
+    Ventricular beats are judged by beat F1: their strip accuracy is close to one for every method.
+    """
+    return FIGURES["beat_f1" if task == "ventricular" else "strip_accuracy"]

@@ -1,0 +1,62 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BIN = Path(sys.executable).parent
+
+
+def run(*words: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    return subprocess.run(
+        [str(BIN / words[0]), *words[1:]],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **variables},
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("command", ["fedkalemia-site", "fedkalemia-server", "fedkalemia-sim"])
+def test_help_is_shown_and_names_the_commands(command):
+    shown = run(command, "--help")
+    assert shown.returncode == 0
+    assert "Usage" in shown.stdout
+
+
+def test_a_folder_named_like_a_room_in_the_working_directory_does_not_shadow_it(tmp_path):
+    for room in ("common", "client", "server"):
+        (tmp_path / room).mkdir()
+        (tmp_path / room / "__init__.py").write_text("raise SystemExit('the wrong package')\n")
+    assert run("fedkalemia-server", "messages", cwd=tmp_path).returncode == 0
+
+
+def test_a_shadowing_package_on_the_path_is_refused_by_name(tmp_path):
+    (tmp_path / "simulation").mkdir()
+    (tmp_path / "simulation" / "__init__.py").write_text("")
+    shown = run("fedkalemia-server", "messages", PYTHONPATH=str(tmp_path))
+    assert shown.returncode == 2
+    assert "simulation" in shown.stderr
+    assert "PYTHONPATH" in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("fedkalemia-site", "ingest", "{tmp}"), "has no site.toml"),
+        (("fedkalemia-sim", "run", "--source", "mitbih", "--out", "{tmp}/run"), "--data"),
+        (("fedkalemia-sim", "run", "--source", "mimic", "--out", "{tmp}/run"), "allowed: mitbih, synthetic"),
+        (("fedkalemia-sim", "run", "--source", "mitbih", "--data", "{tmp}", "--out", "{tmp}/run"), ".atr"),
+        (("fedkalemia-sim", "settings", "--set", "sead=1"), "did you mean 'seed'"),
+        (("fedkalemia-sim", "run", "--sauce", "x"), "No such option"),
+    ],
+)
+def test_what_a_person_can_act_on_is_one_sentence_and_exit_code_2(tmp_path, words, says):
+    shown = run(*(word.format(tmp=tmp_path) for word in words))
+    assert shown.returncode == 2
+    assert says in shown.stderr.replace("\n", " ")
+    assert "Traceback" not in shown.stderr

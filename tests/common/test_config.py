@@ -1,0 +1,90 @@
+import pytest
+from pydantic import ValidationError
+
+from common.config import make_settings, merge, parse_overrides
+from common.errors import ConfigurationError
+from common.task import TASKS, Label
+
+
+@pytest.mark.parametrize(
+    ("overrides", "hint"),
+    [
+        ({"training": {"lerning_rate": 0.1}}, "did you mean 'learning_rate'"),
+        ({"sead": 3}, "did you mean 'seed'"),
+        ({"personalisation": {}}, "did you mean 'personalization'"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest(overrides, hint):
+    with pytest.raises(ConfigurationError, match=hint):
+        make_settings(overrides=overrides)
+
+
+def test_a_value_out_of_range_is_named_with_its_place():
+    with pytest.raises(ConfigurationError, match=r"training\.learning_rate = -1"):
+        make_settings(overrides={"training": {"learning_rate": -1}})
+
+
+def test_unknown_tasks_and_presets_are_refused():
+    with pytest.raises(ConfigurationError, match="did you mean 'hyperkalemia'"):
+        make_settings("hyperkalaemia")
+    with pytest.raises(ConfigurationError, match="did you mean 'quick'"):
+        make_settings(preset="quik")
+
+
+def test_settings_are_frozen():
+    settings = make_settings()
+    with pytest.raises(ValidationError):
+        settings.seed = 1  # type: ignore[misc]
+
+
+def test_every_preset_of_every_task_is_valid():
+    for task in TASKS.values():
+        for preset in task.presets:
+            assert make_settings(task.name, preset).preset == preset
+
+
+def test_the_users_values_win_over_the_preset_and_leave_its_other_values():
+    settings = make_settings("hyperkalemia", "quick", {"model": {"width": 24}})
+    assert settings.model.width == 24
+    assert settings.model.depth == make_settings("hyperkalemia", "quick").model.depth
+
+
+def test_labels_follow_the_paper():
+    label = make_settings().label
+    assert (label.negative_from, label.negative_to, label.positive_above) == (3.5, 5.0, 5.5)
+
+
+def test_the_digest_is_of_the_values_not_of_their_order():
+    a = make_settings(overrides={"seed": 3, "training": {"local_epochs": 2}})
+    b = make_settings(overrides={"training": {"local_epochs": 2}, "seed": 3})
+    assert a.digest() == b.digest()
+    assert a.digest() != make_settings(overrides={"seed": 4, "training": {"local_epochs": 2}}).digest()
+
+
+def test_preprocessing_is_what_must_agree_between_sites():
+    base = make_settings()
+    assert make_settings(overrides={"seed": 9}).preprocessing_digest() == base.preprocessing_digest()
+    for section in ({"signal": {"low_hz": 0.6}}, {"label": {"positive_above": 6.0}}):
+        assert make_settings(overrides=section).preprocessing_digest() != base.preprocessing_digest()
+
+
+def test_overrides_from_a_command_line_are_typed():
+    assert parse_overrides(["seed=3", "training.learning_rate=0.01", "model.stem=paper"]) == {
+        "seed": 3,
+        "training": {"learning_rate": 0.01},
+        "model": {"stem": "paper"},
+    }
+    with pytest.raises(ConfigurationError, match=r"section\.key=value"):
+        parse_overrides(["training.learning_rate"])
+
+
+def test_merge_changes_neither_side():
+    a, b = {"x": {"y": 1}}, {"x": {"z": 2}}
+    assert merge(a, b) == {"x": {"y": 1, "z": 2}}
+    assert (a, b) == ({"x": {"y": 1}}, {"x": {"z": 2}})
+
+
+def test_each_task_has_words_for_its_labels():
+    assert TASKS["hyperkalemia"].word(Label.GAP) == "borderline potassium"
+    for label in (Label.POSITIVE, Label.NEGATIVE):
+        assert "potassium" not in TASKS["ventricular"].word(label)

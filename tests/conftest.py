@@ -1,0 +1,193 @@
+"""Fixtures every test may use."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# One thread per operation: two sites, two workers and two test processes would otherwise fight for cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+from sqlalchemy.orm import Session, sessionmaker
+
+from client.database.session import create_database, sessions
+
+DATA_VARIABLE = "FEDKALEMIA_TEST_DATA"
+POSTGRES_START_S = 60
+POSTGRES_STOP_S = 30
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder with real recordings and laboratory tables; tests that need it skip where there is none."""
+    named = os.environ.get(DATA_VARIABLE, "")
+    if not named:
+        pytest.skip(f"{DATA_VARIABLE} is not set: no real recordings to test on")
+    folder = Path(named)
+    if not folder.is_dir():
+        pytest.skip(f"{DATA_VARIABLE} names {named}, which is no folder")
+    return folder.resolve()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """URL of an empty database of the test's own: first SQLite, then a real PostgreSQL."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'site.sqlite'}"
+        return
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    name = server.create()
+    yield server.url(name)
+    server.drop(name)
+
+
+@pytest.fixture
+def session_factory(database_url: str) -> Iterator[sessionmaker[Session]]:
+    """Sessions of a fresh site database, on each engine in turn."""
+    engine = create_database(database_url)
+    yield sessions(engine)
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """Start a PostgreSQL server of this session's own, on a socket only this user can reach."""
+    binaries = postgres_binaries()
+    if binaries is None:
+        pytest.skip("no PostgreSQL server is installed (pg_config and /usr/lib/postgresql have no initdb)")
+    as_user = postgres_user()
+    if as_user is None:
+        pytest.skip("PostgreSQL does not run as root, and there is no user 'postgres' or no setpriv")
+    folder = Path(tempfile.mkdtemp(prefix="fedkalemia-postgres-"))  # short: a socket's path is limited
+    server = PostgresServer(binaries, folder, as_user)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class PostgresServer:
+    """A server process in a folder of its own; it listens on a Unix socket there and on no port."""
+
+    def __init__(self, binaries: Path, folder: Path, as_user: list[str]) -> None:
+        self.binaries, self.folder, self.as_user = binaries, folder, as_user
+        self.process: subprocess.Popen[bytes] | None = None
+        self.databases = 0
+
+    def start(self) -> None:
+        """Make a cluster without durability and start the server on it."""
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, "postgres", "postgres")
+        data, log = self.folder / "data", self.folder / "log"
+        arguments = ["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        made = subprocess.run(
+            [*self.as_user, self.binaries / "initdb", *arguments, "--pgdata", data],
+            capture_output=True,
+            text=True,
+            cwd=self.folder,
+            check=False,
+        )
+        if made.returncode:
+            raise RuntimeError(f"initdb failed: {made.stderr}")
+        settings = ["listen_addresses=", "fsync=off", "synchronous_commit=off", "full_page_writes=off"]
+        options = [part for setting in settings for part in ("-c", setting)]
+        with log.open("wb") as out:
+            self.process = subprocess.Popen(
+                [*self.as_user, self.binaries / "postgres", "-D", data, "-k", self.folder, *options],
+                stdout=out,
+                stderr=out,
+                cwd=self.folder,
+            )
+        until = time.monotonic() + POSTGRES_START_S
+        while self.sql("select 1", check=False):
+            if self.process.poll() is not None or time.monotonic() > until:
+                raise RuntimeError(f"PostgreSQL did not start: {log.read_text()}")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """End this server, and only this one, by its process."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.send_signal(signal.SIGINT)  # the server's "fast" shutdown
+        try:
+            self.process.wait(POSTGRES_STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def url(self, name: str) -> str:
+        """Return the URL of one database."""
+        return f"postgresql://postgres@/{name}?host={self.folder}"
+
+    def create(self) -> str:
+        """Make an empty database and return its name."""
+        self.databases += 1
+        name = f"site{self.databases}"
+        self.sql(f"create database {name}")
+        return name
+
+    def drop(self, name: str) -> None:
+        """Remove a database, whoever is still connected to it."""
+        self.sql(f"drop database {name} with (force)")
+
+    def sql(self, statement: str, *, check: bool = True) -> int:
+        """Run one statement as the superuser."""
+        command = [self.binaries / "psql", "-qX", "-h", self.folder, "-U", "postgres", "-c", statement]
+        return subprocess.run([*command, "postgres"], capture_output=True, check=check).returncode
+
+
+def postgres_binaries() -> Path | None:
+    """Return the folder with initdb and postgres; the newest where several are installed."""
+    folders = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: int(p.parent.name.split(".")[0])
+    )
+    if config := shutil.which("pg_config"):
+        asked = subprocess.run([config, "--bindir"], capture_output=True, text=True, check=False)
+        folders.append(Path(asked.stdout.strip()))
+    if initdb := shutil.which("initdb"):
+        folders.append(Path(initdb).resolve().parent)
+    usable = [f for f in folders if all((f / name).is_file() for name in ("initdb", "postgres", "psql"))]
+    return usable[-1] if usable else None
+
+
+def postgres_user() -> list[str] | None:
+    """Return what to put before a command so that it may start PostgreSQL; None if nothing helps.
+
+    Where ``setpriv`` exists, the server is also told to end when the tests are killed.
+    """
+    setpriv = shutil.which("setpriv")
+    if os.geteuid() != 0:
+        return [setpriv, "--pdeathsig", "INT"] if setpriv else []
+    try:
+        pwd.getpwnam("postgres")
+    except KeyError:
+        return None
+    change = ["--reuid=postgres", "--regid=postgres", "--init-groups", "--pdeathsig", "INT"]
+    return [setpriv, *change] if setpriv else None
+
+
+@pytest.fixture(scope="session")
+def tiny_site_factory() -> Callable[..., Any]:
+    """Make small real sites without hospital files; see ``support/sites.py``."""
+    path = Path(__file__).parent / "support" / "sites.py"
+    spec = importlib.util.spec_from_file_location("fedkalemia_test_sites", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    make: Callable[..., Any] = module.make_tiny_site
+    return make
