@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from client.data.cohort import CohortSummary
+    from client.data.ingest import IngestResult
 
 from client.site import Site, load_site, write_site_file
 from common.command import run_app
@@ -55,7 +59,7 @@ def ingest(folder: SiteFolder) -> None:
 
     site = load_site(folder)
     result = run_ingest(site, sessions(create_database(site.database_url)))
-    say(f"{site.name}: {result.sentence()}\nnext: fedkalemia-site cohort {folder}")
+    say(f"{site.name}: {_ingested(result)}\nnext: fedkalemia-site cohort {folder}")
 
 
 @app.command()
@@ -77,7 +81,7 @@ def cohort(
         train_keys=_keys(train),
         test_keys=_keys(test),
     )
-    say(f"{site.name}: {summary.sentence()}\nnext: take part in a federation, or fedkalemia-site personalize")
+    say(f"{site.name}: {_frozen(summary)}\nnext: take part in a federation, or fedkalemia-site personalize")
 
 
 @app.command()
@@ -143,6 +147,25 @@ def upgrade_database(folder: SiteFolder) -> None:
     site: Site = load_site(folder)
     upgrade(site.database_url)
     say(f"{site.name}: the database has this version's schema")
+
+
+def _ingested(result: IngestResult) -> str:
+    strips = ", ".join(
+        f"{reasons.get('accepted', 0)} {label}" for label, reasons in sorted(result.strips.items())
+    )
+    excluded = sum(n for reasons in result.strips.values() for why, n in reasons.items() if why != "accepted")
+    text = f"{result.patients} patients; accepted strips: {strips or 'none'}; excluded strips: {excluded}"
+    if damaged := result.unreadable_segments + result.unreadable_records:
+        text += f"; {damaged} missing or damaged waveform files"
+    return text
+
+
+def _frozen(summary: CohortSummary) -> str:
+    notes = "".join(f"\nnote: {note}" for note in summary.notes)
+    return (
+        f"{summary.personal} personal patients, {summary.generic} generic patients (train {summary.train}, "
+        f"validation {summary.validation}, test {summary.test}){notes}"
+    )
 
 
 def _keys(path: Path | None) -> list[str] | None:

@@ -125,7 +125,9 @@ def _database_url(folder: Path, url_file: str | None, environment: Mapping[str, 
         try:
             return path.read_text().strip()
         except OSError as error:
-            raise ConfigurationError(f"site.database_url_file: cannot read {path}: {error.strerror}") from None
+            raise ConfigurationError(
+                f"site.database_url_file: cannot read {path}: {error.strerror}"
+            ) from None
     return environment.get(DATABASE_VARIABLE) or f"sqlite:///{folder / 'site.sqlite'}"
 
 

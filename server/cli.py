@@ -1,0 +1,52 @@
+"""``fedkalemia-server``: what a coordinator runs. It never sees a patient."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from common.command import run_app
+from common.logs import say
+
+app = typer.Typer(
+    help="The coordinator: what may cross the wire, and the cross-site summary.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+
+@app.command()
+def messages() -> None:
+    """List every message and every key that may cross the wire."""
+    from common.protocol import ALLOWED, FAILURES
+
+    for message_type, directions in ALLOWED.items():
+        for direction, records in directions.items():
+            say(f"{message_type} {direction}")
+            for record, keys in records.items():
+                if record == "weights":
+                    say("  weights: two float32 vectors, trainable and statistics")
+                for key, kind in keys.items():
+                    say(f"  {record}: {key}  ({kind.type.__name__}{' list' if kind.length else ''})")
+    say("instead of any reply, one of these codes:")
+    for code, sentence in FAILURES.items():
+        say(f"  {code}: {sentence}")
+
+
+@app.command()
+def summary(
+    folders: Annotated[list[Path], typer.Argument(help="Output folders of the server, one per federation")],
+    out: Annotated[Path, typer.Option(help="Page to write")] = Path("summary.html"),
+) -> None:
+    """Write the cross-site summary page again from the server's own records."""
+    from server.summary import write_summary
+
+    write_summary(folders, out)
+    say(f"wrote {out}")
+
+
+def main() -> None:
+    """Entry point of ``fedkalemia-server``."""
+    run_app(app)

@@ -1,0 +1,84 @@
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from client.site import DATABASE_VARIABLE, load_site, write_site_file
+from common.errors import ConfigurationError
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    write_site_file(
+        tmp_path / "site",
+        name="north",
+        source={"kind": "mimic3", "folder": "/data/north"},
+        settings={"preset": "quick", "seed": 3, "training": {"local_epochs": 2}},
+    )
+    return tmp_path / "site"
+
+
+def test_what_is_written_can_be_read_back(folder):
+    site = load_site(folder, {})
+    assert (site.name, site.data_root) == ("north", Path("/data/north"))
+    assert (site.settings.seed, site.settings.training.local_epochs) == (3, 2)
+
+
+def test_the_database_is_a_file_in_the_site_folder_unless_told_otherwise(folder):
+    assert load_site(folder, {}).database_url == f"sqlite:///{folder / 'site.sqlite'}"
+    url = "postgresql://user@host/base"
+    assert load_site(folder, {DATABASE_VARIABLE: url}).database_url == url
+
+
+def test_a_secret_file_holds_the_database_url(folder):
+    (folder / "secret").write_text("postgresql://user:pass@host/base\n")
+    path = folder / "site.toml"
+    path.write_text(
+        path.read_text().replace('name = "north"', 'name = "north"\ndatabase_url_file = "secret"')
+    )
+    assert load_site(folder, {}).database_url == "postgresql://user:pass@host/base"
+
+
+def test_a_url_in_site_toml_is_refused(folder):
+    path = folder / "site.toml"
+    path.write_text(path.read_text().replace("[site]", '[site]\ndatabase_url = "postgresql://u:p@h/b"'))
+    with pytest.raises(ConfigurationError, match="did you mean 'database_url_file'"):
+        load_site(folder, {})
+
+
+@pytest.mark.parametrize("name", ["North", "a b", "", "../x", "9", "a" * 33])
+def test_site_names_are_plain(tmp_path, name):
+    with pytest.raises(ConfigurationError, match=r"site\.name"):
+        write_site_file(tmp_path, name=name, source={"folder": "x"}, settings={})
+    assert not (tmp_path / "site.toml").exists()
+
+
+def test_another_site_file_is_never_overwritten(folder):
+    before = (folder / "site.toml").read_text()
+    with pytest.raises(ConfigurationError, match="exists and differs"):
+        write_site_file(folder, name="south", source={"folder": "x"}, settings={})
+    assert (folder / "site.toml").read_text() == before
+
+
+def test_unknown_sections_and_keys_are_named(folder):
+    path = folder / "site.toml"
+    path.write_text(path.read_text() + "\n[sources]\n")
+    with pytest.raises(ConfigurationError, match="did you mean 'source'"):
+        load_site(folder, {})
+
+
+def test_a_folder_without_a_site_says_what_to_run(tmp_path):
+    with pytest.raises(ConfigurationError, match="fedkalemia-site init"):
+        load_site(tmp_path, {})
+
+
+def test_lists_and_nested_tables_are_valid_toml(tmp_path):
+    path = write_site_file(
+        tmp_path,
+        name="a",
+        source={"kind": "mitbih", "folder": 'with "quotes"', "records": ["101", "106"], "detect": True},
+        settings={"task": "ventricular", "cohort": {"split": [8.0, 2.0, 0.0]}},
+    )
+    values = tomllib.loads(path.read_text())
+    assert values["source"]["records"] == ["101", "106"]
+    assert values["settings"]["cohort"]["split"] == [8.0, 2.0, 0.0]

@@ -1,0 +1,44 @@
+import io
+import os
+
+import pytest
+
+from common.logs import PlainReporter, current_reporter, stage, use_reporter
+from simulation.workers import map_processes
+
+
+def describe(item: int) -> tuple[int, int]:
+    with stage(f"item {item}", total=1) as progress:
+        progress.advance(text="half way")
+    return item * item, os.getpid()
+
+
+def fail(item: int) -> int:
+    if item == 2:
+        raise ValueError("item 2 is broken")
+    return item
+
+
+def test_results_come_in_the_order_of_the_items_from_other_processes():
+    results = map_processes(describe, [3, 1, 2], workers=2)
+    assert [square for square, _ in results] == [9, 1, 4]
+    assert os.getpid() not in {pid for _, pid in results}
+
+
+def test_progress_of_workers_is_shown_here():
+    out, before = io.StringIO(), current_reporter()
+    use_reporter(PlainReporter(out))
+    try:
+        map_processes(describe, [1, 2], workers=2)
+    finally:
+        use_reporter(before)
+    assert {"item 1 (1 step) ...", "item 2 (1 step) ..."} <= set(out.getvalue().splitlines())
+
+
+def test_a_failure_in_a_worker_reaches_the_caller():
+    with pytest.raises(ValueError, match="item 2 is broken"):
+        map_processes(fail, [1, 2, 3], workers=2)
+
+
+def test_one_worker_runs_here():
+    assert map_processes(describe, [2], workers=1)[0] == (4, os.getpid())
