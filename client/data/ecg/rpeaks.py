@@ -119,7 +119,9 @@ def direction(signal: FloatArray, peaks: IntArray) -> int:
     return -1 if down > DOWNWARD_RATIO * up else 1
 
 
-def without_t_waves(signal: FloatArray, complexes: IntArray) -> IntArray:
+def without_t_waves(
+    signal: FloatArray, complexes: IntArray, steepness_ratio: float = T_WAVE_STEEPNESS
+) -> IntArray:
     """Drop what follows a QRS complex within 360 ms and is less than half as steep: its T wave.
 
     Source: Pan and Tompkins 1985, IEEE Trans Biomed Eng 32:230, with their two constants. The detector
@@ -129,13 +131,14 @@ def without_t_waves(signal: FloatArray, complexes: IntArray) -> IntArray:
     ----------
     signal : (n_samples,) at 125 Hz, finite.
     complexes : (n,) ascending sample numbers.
+    steepness_ratio : a T wave is less steep than its QRS complex by this factor.
     """
     complexes = np.asarray(complexes, dtype=np.int64)
     if len(complexes) < 2:
         return complexes
     steepness = _steepness(signal, complexes)
     early = np.diff(complexes) < T_WAVE_S * RATE_HZ
-    t_wave = early & (steepness[1:] < T_WAVE_STEEPNESS * steepness[:-1])
+    t_wave = early & (steepness[1:] < steepness_ratio * steepness[:-1])
     kept: IntArray = complexes[np.concatenate([[True], ~t_wave])]
     return kept
 
@@ -187,7 +190,10 @@ def second_opinion(signal: FloatArray) -> IntArray:
     """Find QRS complexes with a second, independent detector (wfdb's XQRS).
 
     Its errors are others than the first detector's: where both agree, the signal is an ECG. It is
-    some eighty times slower, so it is asked about a minute, not about a strip.
+    some eighty times slower, so it is asked about a minute, not about a strip. It counts tall T waves
+    as beats of their own, and tall T waves are what potassium makes: left in, the comparison would
+    throw away the strips this project looks for. Whatever follows a complex within 360 ms and is less
+    steep than it is therefore dropped; a T wave can be as high as its R wave, never as steep.
 
     Parameters
     ----------
@@ -209,7 +215,7 @@ def second_opinion(signal: FloatArray) -> IntArray:
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         found = xqrs_detect(values, RATE_HZ, verbose=False)
-    return np.asarray(found, dtype=np.int64)
+    return without_t_waves(values, np.asarray(found, dtype=np.int64), steepness_ratio=1.0)
 
 
 def match(found: npt.ArrayLike, reference: npt.ArrayLike, tolerance: float) -> tuple[int, int, int]:

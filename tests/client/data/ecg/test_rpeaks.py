@@ -110,6 +110,18 @@ def test_a_t_wave_is_early_and_less_than_half_as_steep(delay: int, steepness: fl
     assert {300, 700} <= set(without_t_waves(signal, complexes))
 
 
+@pytest.mark.parametrize("height", [0.7, 1.0, 1.4])
+def test_tall_t_waves_do_not_make_the_detectors_disagree(times: Array, height: float) -> None:
+    """The sign of hyperkalemia must not be taken for noise, or the rule would throw the disease away."""
+    time = np.arange(7500) / 125
+    tall = np.zeros(len(time))
+    for r in times:
+        tall += 0.5 * np.exp(-0.5 * ((time - r) / 0.012) ** 2)
+        tall += 0.5 * height * np.exp(-0.5 * ((time - r - 0.24) / 0.034) ** 2)
+    signal = clean(tall)
+    assert agreement(detect_r_peaks(signal), second_opinion(signal), TOLERANCE) > 0.95
+
+
 def test_both_detectors_find_the_beats_of_a_clean_signal(signal: Array, times: Array) -> None:
     found, n_found, n_true = match(second_opinion(signal), times * 125, TOLERANCE)
     assert found >= n_true - 1

@@ -1,0 +1,42 @@
+"""Readers of hospital files, one per layout."""
+
+from __future__ import annotations
+
+from client.data.sources.base import AnnotatedSource, LabSource, Source
+from client.data.sources.mimic3 import Mimic3Source
+from client.data.sources.mitbih import MitbihSource
+from client.site import Site
+from common.errors import ConfigurationError, SourceError
+
+__all__ = ["AnnotatedSource", "LabSource", "Source", "open_source"]
+
+TASK_OF_KIND = {"mimic3": "hyperkalemia", "mitbih": "ventricular"}
+
+
+def open_source(site: Site) -> Source:
+    """Open the reader a site's settings name.
+
+    Raises
+    ------
+    ConfigurationError
+        If the task of the site needs another layout.
+    SourceError
+        If the data root or something in it is missing or damaged.
+    """
+    kind, task = site.source.kind, TASK_OF_KIND[site.source.kind]
+    if site.settings.task != task:
+        raise ConfigurationError(
+            f"source.kind = {kind!r} belongs to task {task!r}, but the settings say {site.settings.task!r}; "
+            "change one of them in site.toml"
+        )
+    if not site.data_root.is_dir():
+        raise SourceError(
+            f"the data root {site.data_root} does not exist; set source.folder in {site.folder / 'site.toml'}"
+        )
+    if kind == "mitbih":
+        return MitbihSource(site.data_root, site.source.records)
+    return Mimic3Source(
+        site.data_root / site.source.clinical,
+        site.data_root / site.source.waveforms,
+        whole_blood=site.settings.label.whole_blood,
+    )

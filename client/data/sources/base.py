@@ -1,0 +1,194 @@
+"""What every reader of hospital files gives to ingest, whatever the layout of the files.
+
+A laboratory source knows patients, potassium measurements, stays and recordings. An annotated source
+knows patients and recordings in which an expert marked every beat. A new layout is one more class that
+fits one of the two protocols; ingest does not change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from client.data.exclusion import Exclusion
+
+# Clocks of monitors and of the clinical database are known to disagree by up to half a day.
+STAY_TOLERANCE: Final = timedelta(hours=12)
+
+Specimen = Literal["serum", "whole_blood"]
+
+
+@dataclass(frozen=True)
+class Person:
+    """Who a patient is, as far as a report needs it; None where the files do not say.
+
+    Attributes
+    ----------
+    key : identifier in the site's own files; it never leaves the site.
+    sex : ``"M"`` or ``"F"``.
+    age : years at the first draw; above 89 it is 91.4, the median MIMIC gives for such ages.
+    ethnicity : one of the seven groups of the paper.
+    height_cm, weight_kg : first plausible value on the chart.
+    """
+
+    key: str
+    sex: str | None = None
+    age: float | None = None
+    ethnicity: str | None = None
+    height_cm: float | None = None
+    weight_kg: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One potassium row of a lab table, as it stands there.
+
+    Attributes
+    ----------
+    source_row : row of the table, unique within the patient.
+    specimen_time : when the blood was drawn.
+    text : the result as printed.
+    number : the numeric column, None where it is empty.
+    unit, item : as printed.
+    specimen : serum (or plasma), or whole blood.
+    admitted : the hospital linked the row to an admission.
+    """
+
+    source_row: str
+    specimen_time: datetime
+    text: str
+    number: float | None
+    unit: str
+    item: str
+    specimen: Specimen
+    admitted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """An admission or intensive care stay."""
+
+    start: datetime
+    end: datetime
+
+    def overlaps(self, start: datetime, end: datetime, tolerance: timedelta = STAY_TOLERANCE) -> bool:
+        """Return whether a time interval touches the stay, give or take the tolerance."""
+        return start - self.end <= tolerance and self.start - end <= tolerance
+
+
+@dataclass(frozen=True)
+class Window:
+    """The lead II recorded between two times, or the reason why there is none.
+
+    Attributes
+    ----------
+    signal_mv : float64 (n_samples,), NaN where nothing was recorded; empty where excluded.
+    rate_hz : sampling rate, Hz.
+    record : WFDB record most of the signal came from, relative to the folder of the waveforms.
+    exclusion : why there is no signal, None where there is some.
+    unreadable_segments : segments of the window that are missing or damaged.
+    """
+
+    signal_mv: npt.NDArray[np.float64]
+    rate_hz: float
+    record: str | None
+    exclusion: Exclusion | None
+    unreadable_segments: int = 0
+
+
+class Recordings(Protocol):
+    """The waveform records of one patient."""
+
+    @property
+    def unreadable_records(self) -> Sequence[str]:
+        """One sentence, without identifiers, for every record whose header cannot be read."""
+
+    @property
+    def n_unreadable_segments(self) -> int:
+        """Number of different segments that were asked for and are missing or damaged."""
+
+    def lead_ii(self, start: datetime, end: datetime) -> Window:
+        """Read lead II from ``start`` up to, not including, ``end``, and nothing else."""
+
+
+class LabSource(Protocol):
+    """A hospital's laboratory tables and bedside recordings."""
+
+    def keys(self) -> list[str]:
+        """Return all patients with a potassium measurement, always in the same order."""
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 that changes when files are added, removed or resized."""
+
+    def counts(self) -> Mapping[str, int]:
+        """Return what the files hold as a whole, for the run's details."""
+
+    def person(self, key: str) -> Person:
+        """Return who a patient is."""
+
+    def measurements(self, key: str) -> list[Measurement]:
+        """Return a patient's potassium rows in the order of the table."""
+
+    def stays(self, key: str) -> list[Stay]:
+        """Return a patient's admissions and intensive care stays."""
+
+    def recordings(self, key: str) -> Recordings:
+        """Return a patient's waveform records."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Some minutes of an annotated record, with a margin that filters need on both sides.
+
+    Attributes
+    ----------
+    record : WFDB record.
+    start : time of minute 0 of the record.
+    first_minute : number of the first minute of this stretch.
+    n_minutes : minutes in it, the last one possibly shorter.
+    lead_in : samples before the first minute that belong to the margin.
+    signal_mv : float64 (n_samples,), margins included; empty where the record lacks the lead.
+    rate_hz : sampling rate, Hz.
+    r_samples : (n_beats,) annotated R peaks of the minutes of this stretch, as positions in the signal.
+    symbols : (n_beats,) the experts' one-letter code of each.
+    has_lead : False where the record was made without lead II.
+    """
+
+    record: str
+    start: datetime
+    first_minute: int
+    n_minutes: int
+    lead_in: int
+    signal_mv: npt.NDArray[np.float64]
+    rate_hz: float
+    r_samples: npt.NDArray[np.int64]
+    symbols: npt.NDArray[np.str_]
+    has_lead: bool
+
+
+@runtime_checkable
+class AnnotatedSource(Protocol):
+    """Recordings in which an expert marked and named every beat."""
+
+    def keys(self) -> list[str]:
+        """Return all persons, always in the same order."""
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 that changes when files are added, removed or resized."""
+
+    def counts(self) -> Mapping[str, int]:
+        """Return what the files hold as a whole, for the run's details."""
+
+    def person(self, key: str) -> Person:
+        """Return who a patient is."""
+
+    def stretches(self, key: str, margin_s: int) -> Iterator[Stretch]:
+        """Read a person's records, some minutes at a time, with a margin in whole seconds."""
+
+
+Source = LabSource | AnnotatedSource
