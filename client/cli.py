@@ -21,6 +21,7 @@ app = typer.Typer(
     help="One hospital: files to beats, beats to a frozen cohort, personal models, site report.",
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,
 )
 database_app = typer.Typer(help="The site database.", no_args_is_help=True)
 app.add_typer(database_app, name="database")

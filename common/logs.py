@@ -88,7 +88,7 @@ class _PlainStage:
         self._reporter, self._title, self._total, self._unit = reporter, title, total, unit
         self._every_s, self._done, self._text = every_s, 0, ""
         self._start = self._last = time.monotonic()
-        size = f" ({total} {unit}s)" if total else ""
+        size = f" ({total} {unit}{'s' * (total != 1)})" if total else ""
         reporter.say(f"{title}{size} ...")
 
     def advance(self, steps: int = 1, text: str | None = None) -> None:
@@ -102,7 +102,7 @@ class _PlainStage:
         if self._total and self._done:
             left = f", about {duration((now - self._start) / self._done * (self._total - self._done))} left"
         count = (
-            f"{self._unit} {self._done} of {self._total}" if self._total else f"{self._done} {self._unit}s"
+            f"{self._unit} {self._done} of {self._total}" if self._total else f"{self._done} {self._unit}{'s' * (self._done != 1)}"
         )
         self._reporter.say(f"{self._title}: {count}{left}{'; ' + self._text if self._text else ''}")
 

@@ -1,0 +1,1 @@
+"""The coordinator: sends, waits, folds. It never sees a patient."""

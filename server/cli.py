@@ -14,6 +14,7 @@ app = typer.Typer(
     help="The coordinator: what may cross the wire, and the cross-site summary.",
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,
 )
 
 

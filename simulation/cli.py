@@ -16,6 +16,7 @@ app = typer.Typer(
     help="A whole federation on one machine: hospital files, federation, personal models, reports.",
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,
 )
 
 Out = Annotated[Path, typer.Option(help="Folder of the run; started again, a run goes on where it stopped")]

@@ -170,7 +170,7 @@ def versions() -> dict[str, str]:
 def _fold(folder: Path) -> dict[str, Any]:
     server = read_json(folder / "server.json")
     return {
-        "federated_rounds": len(server["history"]),
+        "federated_rounds": len(server["rounds"]),
         "selected": server["selected"],
         "sites": server["sites"],
     }

@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 from sqlalchemy.orm import Session, sessionmaker
 
-from client.database.session import create_database, sessions
+from client.database.session import create_database, open_database, sessions
 
 DATA_VARIABLE = "FEDKALEMIA_TEST_DATA"
 POSTGRES_START_S = 60
@@ -40,24 +41,41 @@ def real_data() -> Path:
     return folder.resolve()
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+ENGINES = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
+
+
+@pytest.fixture(params=ENGINES)
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """URL of an empty database of the test's own: first SQLite, then a real PostgreSQL."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'site.sqlite'}"
         return
     server: PostgresServer = request.getfixturevalue("postgres_server")
-    name = server.create()
-    yield server.url(name)
-    server.drop(name)
+    with server.database() as url:
+        yield url
 
 
-@pytest.fixture
-def session_factory(database_url: str) -> Iterator[sessionmaker[Session]]:
-    """Sessions of a fresh site database, on each engine in turn."""
-    engine = create_database(database_url)
-    yield sessions(engine)
-    engine.dispose()
+@pytest.fixture(params=ENGINES)
+def session_factory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sessionmaker[Session]]:
+    """Sessions of a site database of the test's own that has its tables, on each engine in turn."""
+    with ExitStack() as stack:
+        if request.param == "sqlite":
+            url = f"sqlite:///{tmp_path / 'site.sqlite'}"
+            shutil.copy(request.getfixturevalue("migrated_sqlite"), tmp_path / "site.sqlite")
+        else:
+            server: PostgresServer = request.getfixturevalue("postgres_server")
+            url = stack.enter_context(server.database(migrated=True))
+        engine = open_database(url)
+        stack.callback(engine.dispose)
+        yield sessions(engine)
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a file with every table and no rows, made once and copied by the tests."""
+    path = tmp_path_factory.mktemp("database") / "site.sqlite"
+    create_database(f"sqlite:///{path}").dispose()
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -82,10 +100,10 @@ def postgres_server() -> Iterator[PostgresServer]:
 class PostgresServer:
     """A server process in a folder of its own; it listens on a Unix socket there and on no port."""
 
-    def __init__(self, binaries: Path, folder: Path, as_user: list[str]) -> None:
+    def __init__(self, binaries: Path, folder: Path, as_user: Sequence[str]) -> None:
         self.binaries, self.folder, self.as_user = binaries, folder, as_user
         self.process: subprocess.Popen[bytes] | None = None
-        self.databases = 0
+        self.databases, self.migrated = 0, False
 
     def start(self) -> None:
         """Make a cluster without durability and start the server on it."""
@@ -121,7 +139,7 @@ class PostgresServer:
         """End this server, and only this one, by its process."""
         if self.process is None or self.process.poll() is not None:
             return
-        self.process.send_signal(signal.SIGINT)  # the server's "fast" shutdown
+        self.process.send_signal(signal.SIGQUIT)  # at once: what it holds is thrown away
         try:
             self.process.wait(POSTGRES_STOP_S)
         except subprocess.TimeoutExpired:
@@ -132,21 +150,26 @@ class PostgresServer:
         """Return the URL of one database."""
         return f"postgresql://postgres@/{name}?host={self.folder}"
 
-    def create(self) -> str:
-        """Make an empty database and return its name."""
+    @contextmanager
+    def database(self, migrated: bool = False) -> Iterator[str]:
+        """Give a database away, empty or with every table, and remove it afterwards."""
+        if migrated and not self.migrated:
+            self.sql("create database migrated")
+            create_database(self.url("migrated")).dispose()
+            self.migrated = True
         self.databases += 1
         name = f"site{self.databases}"
-        self.sql(f"create database {name}")
-        return name
-
-    def drop(self, name: str) -> None:
-        """Remove a database, whoever is still connected to it."""
-        self.sql(f"drop database {name} with (force)")
+        self.sql(f"create database {name} template {'migrated' if migrated else 'template0'}")
+        try:
+            yield self.url(name)
+        finally:
+            self.sql(f"drop database {name} with (force)")  # whoever is still connected to it
 
     def sql(self, statement: str, *, check: bool = True) -> int:
         """Run one statement as the superuser."""
-        command = [self.binaries / "psql", "-qX", "-h", self.folder, "-U", "postgres", "-c", statement]
-        return subprocess.run([*command, "postgres"], capture_output=True, check=check).returncode
+        options = ["-qX", "-h", str(self.folder), "-U", "postgres", "-c", statement, "postgres"]
+        command = [str(self.binaries / "psql"), *options]
+        return subprocess.run(command, capture_output=True, check=check).returncode
 
 
 def postgres_binaries() -> Path | None:
@@ -163,7 +186,7 @@ def postgres_binaries() -> Path | None:
     return usable[-1] if usable else None
 
 
-def postgres_user() -> list[str] | None:
+def postgres_user() -> Sequence[str] | None:
     """Return what to put before a command so that it may start PostgreSQL; None if nothing helps.
 
     Where ``setpriv`` exists, the server is also told to end when the tests are killed.
@@ -176,7 +199,7 @@ def postgres_user() -> list[str] | None:
     except KeyError:
         return None
     change = ["--reuid=postgres", "--regid=postgres", "--init-groups", "--pdeathsig", "INT"]
-    return [setpriv, *change] if setpriv else None
+    return None if setpriv is None else [setpriv, *change]
 
 
 @pytest.fixture(scope="session")

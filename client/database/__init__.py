@@ -1,0 +1,1 @@
+"""The site database: tables, sessions, runs, queries and migrations."""

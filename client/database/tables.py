@@ -6,45 +6,114 @@ data fingerprint and model hash. One database belongs to one site; nothing in it
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, CheckConstraint, ForeignKey, MetaData, String, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    MetaData,
+    String,
+    TypeDecorator,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 NAMES = {
     "ix": "ix_%(column_0_label)s",
     "uq": "uq_%(table_name)s_%(column_0_name)s",
     "ck": "ck_%(table_name)s_%(constraint_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
     "pk": "pk_%(table_name)s",
 }
+
+
+class Text(TypeDecorator[str]):
+    """Text of bounded length, checked here because SQLite would take any length and PostgreSQL not."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Refuse what PostgreSQL would refuse; store members of a StrEnum as plain text."""
+        length = getattr(self.impl_instance, "length", None)
+        if value is not None and length is not None and len(value) > length:
+            raise ValueError(f"text of {len(value)} characters in a column for {length}")
+        return None if value is None else str(value)
+
+
+class Number(TypeDecorator[float]):
+    """A double. NaN is stored as null, because SQLite does that by itself and PostgreSQL does not."""
+
+    impl = Float
+    cache_ok = True
+
+    def process_bind_param(self, value: float | None, dialect: Dialect) -> float | None:
+        """Turn NumPy scalars into floats and NaN into null."""
+        return None if value is None or math.isnan(value) else float(value)
+
+
+class Timestamp(TypeDecorator[datetime]):
+    """A time without zone, as the site's files have it. Years up to 9999 (shifted dates lie past 2100)."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse a time with a zone: PostgreSQL would shift it, SQLite would drop the zone."""
+        if value is not None and value.tzinfo is not None:
+            raise ValueError("a time with a zone in a column for times without one")
+        return value
+
+
+def one_of(column: str, values: Sequence[str]) -> CheckConstraint:
+    """Return the constraint that a column holds one of some words (or null, where it may)."""
+    words = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} in ({words})", name=column)
+
+
+LABELS = ("positive", "negative", "gap")
+SPLITS = ("train", "validation", "test")
 
 
 class Base(DeclarativeBase):
     """Root of all tables; names of constraints are fixed so that migrations can address them."""
 
     metadata = MetaData(naming_convention=NAMES)
-    type_annotation_map = {dict[str, Any]: JSON}  # noqa: RUF012
+    type_annotation_map = {  # noqa: RUF012
+        dict[str, Any]: JSON,
+        float: Number,
+        datetime: Timestamp,
+    }
 
 
 class Run(Base):
     """One execution of one step (ingest, cohort, federation, personalization, report)."""
 
     __tablename__ = "runs"
+    __table_args__ = (one_of("status", ("running", "finished", "failed", "interrupted")),)
     id: Mapped[int] = mapped_column(primary_key=True)
-    kind: Mapped[str] = mapped_column(String(20), index=True)
-    name: Mapped[str] = mapped_column(String(64), default="main", doc="Fold or other part of a journey")
-    status: Mapped[str] = mapped_column(String(12), doc="running, finished, failed or interrupted")
-    started_at: Mapped[datetime]
-    finished_at: Mapped[datetime | None]
-    task: Mapped[str] = mapped_column(String(32))
-    code_version: Mapped[str] = mapped_column(String(64))
-    settings: Mapped[dict[str, Any]]
-    settings_sha256: Mapped[str] = mapped_column(String(64))
-    seed: Mapped[int]
-    data_fingerprint: Mapped[str | None] = mapped_column(String(64))
-    model_sha256: Mapped[str | None] = mapped_column(String(64))
+    kind: Mapped[str] = mapped_column(
+        Text(20), index=True, doc="ingest, cohort, federation, personalization or report"
+    )
+    name: Mapped[str] = mapped_column(Text(64), default="main", doc="Fold or other part of a journey")
+    status: Mapped[str] = mapped_column(Text(12), doc="running, finished, failed or interrupted")
+    started_at: Mapped[datetime] = mapped_column(doc="UTC")
+    finished_at: Mapped[datetime | None] = mapped_column(doc="UTC; null while running")
+    task: Mapped[str] = mapped_column(Text(32), doc="hyperkalemia or ventricular")
+    code_version: Mapped[str] = mapped_column(Text(64), doc="Version of fedkalemia")
+    settings: Mapped[dict[str, Any]] = mapped_column(doc="Every setting, with its value")
+    settings_sha256: Mapped[str] = mapped_column(Text(64), doc="Digest of the settings")
+    seed: Mapped[int] = mapped_column(BigInteger, doc="Seed of every random stream")
+    data_fingerprint: Mapped[str | None] = mapped_column(Text(64), doc="SHA-256 of what the run read")
+    model_sha256: Mapped[str | None] = mapped_column(Text(64), doc="Model the run used or made")
     cohort_run_id: Mapped[int | None] = mapped_column(ForeignKey("runs.id"), doc="Cohort this run used")
     details: Mapped[dict[str, Any]] = mapped_column(default=dict, doc="Counts and outcomes of the step")
 
@@ -53,15 +122,16 @@ class Patient(Base):
     """One person. ``source_key`` is the identifier in the site's own files; it never leaves the site."""
 
     __tablename__ = "patients"
+    __table_args__ = (one_of("split", SPLITS), one_of("stratum", LABELS[:2]))
     id: Mapped[int] = mapped_column(primary_key=True)
-    source_key: Mapped[str] = mapped_column(String(64), unique=True)
-    sex: Mapped[str | None] = mapped_column(String(1))
+    source_key: Mapped[str] = mapped_column(Text(64), unique=True, doc="Identifier in the site's files")
+    sex: Mapped[str | None] = mapped_column(Text(1), doc="F or M; null if unknown")
     age: Mapped[float | None] = mapped_column(doc="Years at the first draw; above 89 stored as 91.4")
-    ethnicity: Mapped[str | None] = mapped_column(String(32))
-    height_cm: Mapped[float | None]
-    weight_kg: Mapped[float | None]
-    split: Mapped[str | None] = mapped_column(String(12), doc="Assigned once, never changed")
-    stratum: Mapped[str | None] = mapped_column(String(12), doc="positive or negative, when assigned")
+    ethnicity: Mapped[str | None] = mapped_column(Text(32), doc="Group, as in Table 1")
+    height_cm: Mapped[float | None] = mapped_column(doc="cm")
+    weight_kg: Mapped[float | None] = mapped_column(doc="kg")
+    split: Mapped[str | None] = mapped_column(Text(12), doc="Assigned once, never changed; null before")
+    stratum: Mapped[str | None] = mapped_column(Text(12), doc="positive or negative, when assigned")
 
     draws: Mapped[list[Draw]] = relationship(back_populates="patient")
     strips: Mapped[list[Strip]] = relationship(back_populates="patient")
@@ -74,20 +144,23 @@ class Draw(Base):
     __table_args__ = (
         UniqueConstraint("patient_id", "source_row"),
         CheckConstraint("(label is null) <> (exclusion is null)", name="label_or_reason"),
+        one_of("label", LABELS),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
-    patient_id: Mapped[int] = mapped_column(ForeignKey("patients.id"), index=True)
-    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
-    source_row: Mapped[str] = mapped_column(String(64), doc="Row of the lab table it came from")
-    specimen_time: Mapped[datetime]
+    patient_id: Mapped[int] = mapped_column(ForeignKey("patients.id"))
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), doc="Ingest run that stored it")
+    source_row: Mapped[str] = mapped_column(Text(64), doc="Row of the lab table it came from")
+    specimen_time: Mapped[datetime] = mapped_column(doc="Site time, as in the lab table")
     value: Mapped[float | None] = mapped_column(doc="mEq/L")
-    unit: Mapped[str | None] = mapped_column(String(16))
-    item: Mapped[str] = mapped_column(String(32))
-    specimen: Mapped[str] = mapped_column(String(16), doc="serum or whole_blood")
-    censored: Mapped[str | None] = mapped_column(String(8), doc="above or below, for 'GREATER THAN 10'")
-    label: Mapped[str | None] = mapped_column(String(8))
-    exclusion: Mapped[str | None] = mapped_column(String(32))
-    merged_into_id: Mapped[int | None] = mapped_column(ForeignKey("draws.id"))
+    unit: Mapped[str | None] = mapped_column(Text(16), doc="As in the lab table")
+    item: Mapped[str] = mapped_column(Text(32), doc="Item of the lab table")
+    specimen: Mapped[str] = mapped_column(Text(16), doc="serum or whole_blood")
+    censored: Mapped[str | None] = mapped_column(Text(8), doc="above or below, for 'GREATER THAN 10'")
+    label: Mapped[str | None] = mapped_column(Text(8), doc="positive, negative or gap")
+    exclusion: Mapped[str | None] = mapped_column(Text(32), doc="Reason code")
+    merged_into_id: Mapped[int | None] = mapped_column(
+        ForeignKey("draws.id"), doc="The earlier draw that is used instead"
+    )
 
     patient: Mapped[Patient] = relationship(back_populates="draws")
     strip: Mapped[Strip | None] = relationship(back_populates="draw")
@@ -97,22 +170,24 @@ class Strip(Base):
     """The ECG that belongs to one label: its place in the beat store, or the reason for its exclusion."""
 
     __tablename__ = "strips"
-    __table_args__ = (UniqueConstraint("patient_id", "start", "label"),)
+    __table_args__ = (UniqueConstraint("patient_id", "start", "label"), one_of("label", LABELS))
     id: Mapped[int] = mapped_column(primary_key=True)
-    patient_id: Mapped[int] = mapped_column(ForeignKey("patients.id"), index=True)
-    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
-    draw_id: Mapped[int | None] = mapped_column(ForeignKey("draws.id"), unique=True)
-    label: Mapped[str] = mapped_column(String(8))
+    patient_id: Mapped[int] = mapped_column(ForeignKey("patients.id"))
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), doc="Ingest run that stored it")
+    draw_id: Mapped[int | None] = mapped_column(
+        ForeignKey("draws.id"), unique=True, doc="Null where the label is not a measurement"
+    )
+    label: Mapped[str] = mapped_column(Text(8), doc="positive, negative or gap")
     value: Mapped[float | None] = mapped_column(doc="mEq/L; null where the label is not a measurement")
-    start: Mapped[datetime]
-    end: Mapped[datetime]
-    record: Mapped[str | None] = mapped_column(String(128), doc="WFDB record read, relative to the root")
-    exclusion: Mapped[str | None] = mapped_column(String(32), index=True)
-    beat_offset: Mapped[int | None] = mapped_column(doc="First row in the beat store")
+    start: Mapped[datetime] = mapped_column(doc="Site time")
+    end: Mapped[datetime] = mapped_column(doc="Site time; not included")
+    record: Mapped[str | None] = mapped_column(Text(128), doc="WFDB record read, relative to the root")
+    exclusion: Mapped[str | None] = mapped_column(Text(32), index=True, doc="Null: accepted")
+    beat_offset: Mapped[int | None] = mapped_column(BigInteger, doc="First row in the beat store")
     n_beats: Mapped[int] = mapped_column(default=0, doc="Accepted beats")
     n_detected: Mapped[int] = mapped_column(default=0, doc="R peaks found")
     signal_s: Mapped[float] = mapped_column(default=0.0, doc="Seconds of lead II in the window")
-    heart_rate_bpm: Mapped[float | None]
+    heart_rate_bpm: Mapped[float | None] = mapped_column(doc="Mean, per minute")
     quality: Mapped[dict[str, Any]] = mapped_column(default=dict, doc="Every quality figure, by name")
 
     patient: Mapped[Patient] = relationship(back_populates="strips")
@@ -123,15 +198,19 @@ class CohortMember(Base):
     """A patient's role and split in a frozen cohort."""
 
     __tablename__ = "cohort_members"
-    __table_args__ = (UniqueConstraint("run_id", "patient_id"),)
+    __table_args__ = (
+        UniqueConstraint("run_id", "patient_id"),
+        one_of("role", ("generic", "personal")),
+        one_of("split", SPLITS),
+    )
     id: Mapped[int] = mapped_column(primary_key=True)
-    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), index=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), doc="Cohort run")
     patient_id: Mapped[int] = mapped_column(ForeignKey("patients.id"), index=True)
-    role: Mapped[str] = mapped_column(String(8), doc="generic or personal")
-    split: Mapped[str | None] = mapped_column(String(12), doc="train, validation, test; null if personal")
-    n_positive: Mapped[int]
-    n_negative: Mapped[int]
-    n_gap: Mapped[int]
+    role: Mapped[str] = mapped_column(Text(8), doc="generic or personal")
+    split: Mapped[str | None] = mapped_column(Text(12), doc="train, validation, test; null if personal")
+    n_positive: Mapped[int] = mapped_column(doc="Accepted positive strips")
+    n_negative: Mapped[int] = mapped_column(doc="Accepted negative strips")
+    n_gap: Mapped[int] = mapped_column(doc="Accepted gap strips; never trained on")
 
     patient: Mapped[Patient] = relationship()
 
@@ -142,18 +221,18 @@ class FederatedRound(Base):
     __tablename__ = "federated_rounds"
     __table_args__ = (UniqueConstraint("run_id", "round"),)
     id: Mapped[int] = mapped_column(primary_key=True)
-    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), index=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), doc="Federation run")
     round: Mapped[int]
-    received_sha256: Mapped[str] = mapped_column(String(64))
-    returned_sha256: Mapped[str | None] = mapped_column(String(64))
+    received_sha256: Mapped[str] = mapped_column(Text(64), doc="Weights that came in")
+    returned_sha256: Mapped[str | None] = mapped_column(Text(64), doc="Weights that went out")
     learning_rate: Mapped[float | None]
     train_patients: Mapped[int] = mapped_column(default=0)
     train_beats: Mapped[int] = mapped_column(default=0)
-    train_loss: Mapped[float | None]
+    train_loss: Mapped[float | None] = mapped_column(doc="Mean beat loss")
     validation_patients: Mapped[int] = mapped_column(default=0)
     validation_loss: Mapped[float | None] = mapped_column(doc="Mean over patients of mean beat loss")
-    update_norm: Mapped[float | None]
-    seconds: Mapped[float]
+    update_norm: Mapped[float | None] = mapped_column(doc="Euclidean, of the trainable weights")
+    seconds: Mapped[float] = mapped_column(doc="Time the site needed")
 
 
 class Model(Base):
@@ -162,14 +241,14 @@ class Model(Base):
     __tablename__ = "models"
     id: Mapped[int] = mapped_column(primary_key=True)
     run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), index=True)
-    kind: Mapped[str] = mapped_column(String(8), doc="generic or personal")
-    sha256: Mapped[str] = mapped_column(String(64), index=True)
-    generic_sha256: Mapped[str | None] = mapped_column(String(64), doc="Generic model a suffix belongs to")
+    kind: Mapped[str] = mapped_column(Text(8), doc="generic or personal")
+    sha256: Mapped[str] = mapped_column(Text(64), index=True, doc="Of the file")
+    generic_sha256: Mapped[str | None] = mapped_column(Text(64), doc="Generic model a suffix belongs to")
     patient_id: Mapped[int | None] = mapped_column(ForeignKey("patients.id"), index=True)
-    method: Mapped[str | None] = mapped_column(String(16))
-    round: Mapped[int | None]
-    path: Mapped[str] = mapped_column(String(255), doc="Relative to the site folder")
-    architecture: Mapped[dict[str, Any]]
+    method: Mapped[str | None] = mapped_column(Text(16), doc="As in personalization rounds")
+    round: Mapped[int | None] = mapped_column(doc="Personalization round")
+    path: Mapped[str] = mapped_column(Text(255), doc="Relative to the site folder")
+    architecture: Mapped[dict[str, Any]] = mapped_column(doc="Depth, width, stem")
 
 
 class PersonalizationRun(Base):
@@ -178,21 +257,21 @@ class PersonalizationRun(Base):
     __tablename__ = "personalization_runs"
     __table_args__ = (UniqueConstraint("run_id", "patient_id", "protocol"),)
     id: Mapped[int] = mapped_column(primary_key=True)
-    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), index=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
     patient_id: Mapped[int] = mapped_column(ForeignKey("patients.id"), index=True)
-    protocol: Mapped[str] = mapped_column(String(16))
-    outcome: Mapped[str] = mapped_column(String(24))
-    generic_sha256: Mapped[str] = mapped_column(String(64))
+    protocol: Mapped[str] = mapped_column(Text(16), doc="prospective or paper")
+    outcome: Mapped[str] = mapped_column(Text(24), doc="How it ended, or why it was not done")
+    generic_sha256: Mapped[str] = mapped_column(Text(64), doc="Generic model it began from")
     cut: Mapped[datetime | None] = mapped_column(doc="Start of the first test strip")
-    gap_s: Mapped[float | None]
+    gap_s: Mapped[float | None] = mapped_column(doc="From the last training to the first test strip")
     n_train_positive: Mapped[int] = mapped_column(default=0)
     n_train_negative: Mapped[int] = mapped_column(default=0)
     n_test_positive: Mapped[int] = mapped_column(default=0)
     n_test_negative: Mapped[int] = mapped_column(default=0)
-    episodes_positive: Mapped[int] = mapped_column(default=0)
-    episodes_negative: Mapped[int] = mapped_column(default=0)
-    rounds: Mapped[int] = mapped_column(default=0)
-    selected_method: Mapped[str | None] = mapped_column(String(16))
+    episodes_positive: Mapped[int] = mapped_column(default=0, doc="Separate positive episodes")
+    episodes_negative: Mapped[int] = mapped_column(default=0, doc="Separate negative episodes")
+    rounds: Mapped[int] = mapped_column(default=0, doc="Personalization rounds done")
+    selected_method: Mapped[str | None] = mapped_column(Text(16))
     selected_round: Mapped[int | None]
     details: Mapped[dict[str, Any]] = mapped_column(default=dict)
 
@@ -208,16 +287,16 @@ class PersonalizationRound(Base):
     __tablename__ = "personalization_rounds"
     __table_args__ = (UniqueConstraint("personalization_run_id", "round", "method"),)
     id: Mapped[int] = mapped_column(primary_key=True)
-    personalization_run_id: Mapped[int] = mapped_column(ForeignKey("personalization_runs.id"), index=True)
+    personalization_run_id: Mapped[int] = mapped_column(ForeignKey("personalization_runs.id"))
     round: Mapped[int] = mapped_column(doc="0 is the generic model before any personal strip")
-    method: Mapped[str] = mapped_column(String(16), doc="generic, threshold, closed_form, fine_tuned, selected")
-    chosen: Mapped[str | None] = mapped_column(String(16), doc="For selected: the method behind it")
+    method: Mapped[str] = mapped_column(Text(16), doc="generic, threshold, closed_form, fine_tuned, selected")
+    chosen: Mapped[str | None] = mapped_column(Text(16), doc="For selected: the method behind it")
     guard_loss: Mapped[float | None] = mapped_column(doc="Log loss on pair round + 1 before training on it")
-    tp: Mapped[int]
+    tp: Mapped[int] = mapped_column(doc="Beats; tp, fp, tn, fn as usual")
     fp: Mapped[int]
     tn: Mapped[int]
     fn: Mapped[int]
-    strip_tp: Mapped[int]
+    strip_tp: Mapped[int] = mapped_column(doc="Strips, by their vote")
     strip_fp: Mapped[int]
     strip_tn: Mapped[int]
     strip_fn: Mapped[int]
@@ -228,9 +307,7 @@ class PersonalizationRound(Base):
     brier: Mapped[float | None]
     train_beats: Mapped[int] = mapped_column(default=0)
 
-    personalization_run: Mapped[PersonalizationRun] = relationship(
-        back_populates="personalization_rounds"
-    )
+    personalization_run: Mapped[PersonalizationRun] = relationship(back_populates="personalization_rounds")
 
 
 class StripPrediction(Base):
@@ -239,17 +316,17 @@ class StripPrediction(Base):
     __tablename__ = "strip_predictions"
     __table_args__ = (UniqueConstraint("run_id", "strip_id", "method", "round", "purpose"),)
     id: Mapped[int] = mapped_column(primary_key=True)
-    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), index=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
     personalization_run_id: Mapped[int | None] = mapped_column(
         ForeignKey("personalization_runs.id", ondelete="CASCADE"), index=True
     )
     strip_id: Mapped[int] = mapped_column(ForeignKey("strips.id"), index=True)
-    method: Mapped[str] = mapped_column(String(16))
+    method: Mapped[str] = mapped_column(Text(16))
     round: Mapped[int]
-    purpose: Mapped[str] = mapped_column(String(8), doc="test, guard or gap")
+    purpose: Mapped[str] = mapped_column(Text(8), doc="test, guard or gap")
     n_beats: Mapped[int]
     n_positive_beats: Mapped[int] = mapped_column(doc="Beats called positive; the vote is their share")
-    mean_logit: Mapped[float]
+    mean_logit: Mapped[float] = mapped_column(doc="Over the beats of the strip")
 
     strip: Mapped[Strip] = relationship()
 
@@ -260,6 +337,6 @@ class Report(Base):
     __tablename__ = "reports"
     id: Mapped[int] = mapped_column(primary_key=True)
     run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), index=True)
-    path: Mapped[str] = mapped_column(String(255), doc="Relative to the site folder")
-    sha256: Mapped[str] = mapped_column(String(64))
-    created_at: Mapped[datetime]
+    path: Mapped[str] = mapped_column(Text(255), doc="Relative to the site folder")
+    sha256: Mapped[str] = mapped_column(Text(64), doc="Of the page")
+    created_at: Mapped[datetime] = mapped_column(doc="UTC")

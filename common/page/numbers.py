@@ -83,6 +83,18 @@ def interval_text(interval: Interval | None, words: FigureWords, difference: boo
     return f"95{SPACE}% interval {low} to {high}{mark}"
 
 
+#: Stands below a table with an interval of 6 to 20 patients.
+SMALL_SAMPLE_NOTE = "† small sample: Student’s t from 6 to 20 patients."
+
+
+def interval_cell(interval: Interval | None, words: FigureWords, difference: bool = False) -> str:
+    """Write an interval for a table: without its level, ``†`` for a small sample."""
+    if interval is None:
+        return "too few"
+    text = interval_text(interval, words, difference).removeprefix(f"95{SPACE}% interval ")
+    return text.replace(" (small sample)", f"{SPACE}†")
+
+
 def share(part: int, whole: int, digits: int = 0) -> str:
     """Write a share with its counts: ``83 % (10 of 12)``."""
     if whole == 0:

@@ -28,7 +28,7 @@ class Table:
     marked : indices of rows a reader should not miss. They also carry a sign, not only a colour.
     note : a line below.
     empty : shown in place of a table without rows.
-    narrow : as wide as its cells need; the page is wide by default.
+    form : ``narrow``: as wide as its cells need; ``dense``: many columns, small letters; else page-wide.
     """
 
     caption: str
@@ -38,7 +38,7 @@ class Table:
     marked: Sequence[int] = ()
     note: str = ""
     empty: str = ""
-    narrow: bool = False
+    form: str = ""
 
 
 @dataclass(frozen=True)

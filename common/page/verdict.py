@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 from common.intervals import Interval
-from common.page.numbers import figure_value, plural
+from common.page.numbers import decimal, figure_value, plural
+from common.page.render import Note
 from common.page.words import FigureWords
+
+#: Below this beat AUC a generic model is said to tell little.
+WEAK_AUC = 0.6
+
+
+def weak_model(auc: float, where: str = "") -> Note:
+    """Warn that the model everything starts from tells the labels hardly, or not at all, apart."""
+    found = "no better than chance" if auc <= 0.5 else "hardly"
+    return Note(
+        f"The generic model{where} tells the labels apart {found}: beat AUC {decimal(auc, 2)} on test "
+        "patients.",
+        "What is gained on it by personalization says little about a good model.",
+    )
 
 
 def verdict(words: FigureWords, selected: float, threshold: float, n: int, interval: Interval | None) -> str:

@@ -31,6 +31,11 @@ class FigureWords:
         """The key on the wire."""
         return self.key.replace("_", "-")
 
+    @property
+    def heading(self) -> str:
+        """The title at the start of a sentence."""
+        return self.title[0].upper() + self.title[1:]
+
 
 FIGURES: Mapping[str, FigureWords] = MappingProxyType(
     {
@@ -77,12 +82,13 @@ class MethodWords:
     Attributes
     ----------
     key : value in the database and on the wire.
-    title : name at the start of a line; ``noun`` inside a sentence.
+    title : name at the start of a line; ``noun`` inside a sentence; ``short`` in a narrow column.
     saying : what it does.
     """
 
     key: str
     title: str
+    short: str
     noun: str
     saying: str
 
@@ -92,22 +98,29 @@ METHODS: Mapping[str, MethodWords] = MappingProxyType(
         words.key: words
         for words in (
             MethodWords(
-                "generic", "Generic model", "the generic model", "the same model for everybody, unchanged"
+                "generic",
+                "Generic model",
+                "Generic",
+                "the generic model",
+                "the same model for everybody, unchanged",
             ),
             MethodWords(
                 "threshold",
                 "Own threshold",
+                "Threshold",
                 "the generic model with a threshold per patient",
                 "the generic model; only the threshold is the patient's own",
             ),
             MethodWords(
                 "closed_form",
                 "Closed-form head",
+                "Closed-form",
                 "the closed-form head",
                 "the last layer is solved for the patient; all before it stays generic",
             ),
             MethodWords(
                 "fine_tuned",
+                "Fine-tuned",
                 "Fine-tuned",
                 "the fine-tuned model",
                 "the last stages are trained on the patient; the first stay generic",
@@ -115,6 +128,7 @@ METHODS: Mapping[str, MethodWords] = MappingProxyType(
             MethodWords(
                 "selected",
                 "Selected model",
+                "Selected",
                 "the selected personal model",
                 "what the guard chose for the patient, from training strips only",
             ),

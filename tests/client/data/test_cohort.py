@@ -13,7 +13,9 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
+from client.data import cohort
 from client.data.cohort import CohortSummary, freeze_cohort
+from client.data.splits import Candidate
 from client.database.runs import latest_run, start_run
 from client.database.session import create_database, sessions
 from client.database.tables import CohortMember, Draw, Patient, Run, Strip
@@ -29,8 +31,8 @@ PERSONAL = (8, 8, 1)
 GENERIC = [*(((1, 2, 0)) for _ in range(10)), *((0, 3, 1) for _ in range(20))]
 
 
-def site(**cohort: object) -> Site:
-    settings = make_settings(overrides={"cohort": cohort, "seed": 5})
+def site(**rules: object) -> Site:
+    settings = make_settings(overrides={"cohort": rules, "seed": 5})
     return Site("north", Path("/nowhere"), settings, SourceSettings(folder="data"), "")
 
 
@@ -156,20 +158,31 @@ def test_two_names_share_the_stored_split(session_factory: Factory) -> None:
     assert placed(session_factory, first.run_id) == placed(session_factory, second.run_id)
 
 
-def test_two_cohorts_frozen_at_once_agree(session_factory: Factory) -> None:
-    add(session_factory, many())
-    barrier, answers = threading.Barrier(2), {}
+def test_two_cohorts_frozen_at_once_agree(session_factory: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one process works out the splits, more patients come in and another process freezes them."""
+    add(session_factory, many(personal=0))
+    read = cohort._candidates
+    answers: dict[str, CohortSummary] = {}
 
-    def freeze(name: str) -> None:
-        barrier.wait()
-        answers[name] = freeze_cohort(site(), session_factory, name=name)
+    def second() -> None:
+        add(session_factory, {f"a{i}": (i % 2, 2, 0) for i in range(12)})
+        answers["second"] = freeze_cohort(site(), session_factory, name="second")
 
-    threads = [threading.Thread(target=freeze, args=(name,)) for name in ("a", "b")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert placed(session_factory, answers["a"].run_id) == placed(session_factory, answers["b"].run_id)
+    thread = threading.Thread(target=second)
+
+    def read_and_be_overtaken(session: Session) -> list[Candidate]:
+        found = read(session)
+        if not thread.ident:
+            thread.start()
+            thread.join(1.0)  # the other one has to wait, so this runs out
+        return found
+
+    monkeypatch.setattr(cohort, "_candidates", read_and_be_overtaken)
+    answers["first"] = freeze_cohort(site(), session_factory, name="first")
+    thread.join()
+    first, after = (placed(session_factory, answers[name].run_id) for name in ("first", "second"))
+    assert (len(first), len(after)) == (30, 42)
+    assert {source: after[source] for source in first} == first
 
 
 class TestLaterDataMakeAPatientPersonal:

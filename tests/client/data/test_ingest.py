@@ -265,7 +265,7 @@ def test_neither_progress_nor_log_names_a_patient_or_a_date(hospital: Any, make_
     finally:
         use_reporter(None)
     text = shown.getvalue() + site.log.read_text().split("WARNING ", 1)[1]
-    assert "Reading hospital files (3 patients)" in text
+    assert "(3 patients)" in text
     assert "the record is left out" in text
     for word in ("3000", "p0", "2150", "101"):
         assert word not in text.replace(str(site.folder), "")

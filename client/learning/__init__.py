@@ -1,0 +1,1 @@
+"""From beats to models and numbers."""

@@ -1,0 +1,166 @@
+"""What a site does when the server asks: take part in a federated round, or personalize.
+
+This is where learning meets the site's database, beat store and model folder. A request is checked first
+(cohort, schema, settings, the site's own policy), rows are written as the work goes on, and only weights and
+sums are answered.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from client.data.beatstore import BeatStore
+from client.database.runs import finish_run, latest_run, start_run
+from client.database.tables import FederatedRound, Run
+from client.learning.access import check_preprocessing, cohort_run, generic_strips, opened, run_settings
+from client.learning.dataset import BeatSource, StripRef
+from client.learning.evaluation import patient_loss, score_strips
+from client.learning.models import build_network
+from client.learning.patients import personalize_site
+from client.learning.training import train_generic
+from client.site import Site
+from common.errors import PolicyError
+from common.metrics import Flat
+from common.model import ResNet1d
+from common.protocol import RoundPlan, RoundReply
+from common.weights import Weights, pack
+
+__all__ = ["federated_round", "personalize_site"]
+
+
+def federated_round(site: Site, weights: Weights, plan: RoundPlan) -> RoundReply:
+    """Validate the weights received, train them further, and answer both.
+
+    With fewer training patients than its policy asks for, the site only validates; with fewer validation
+    patients, no validation numbers leave. Asked again for the same round with the same weights, it gives
+    the same answer and keeps one row.
+
+    Parameters
+    ----------
+    site : the site asked.
+    weights : the global weights.
+    plan : what the server asks for; local epochs above the policy's limit are cut to it.
+
+    Raises
+    ------
+    PolicyError, PreprocessingError, CohortError, ModelError
+        Before any work, where the request does not fit the site.
+    """
+    began = time.monotonic()
+    policy = site.settings.policy
+    if plan.train and plan.round > policy.max_rounds:
+        raise PolicyError(
+            f"federated round {plan.round} was asked for; policy.max_rounds of site {site.name} is "
+            f"{policy.max_rounds}: raise it, or run fewer rounds"
+        )
+    check_preprocessing(site, plan)
+    network = build_network(plan.model, plan.schema, weights)
+    store = BeatStore(site.beats)
+    with opened(site) as factory:
+        with factory() as session:
+            cohort = cohort_run(session, site, plan.name)
+            train = generic_strips(site, session, cohort, "train")
+            validation = generic_strips(site, session, cohort, "validation")
+        row = FederatedRound(round=plan.round, received_sha256=weights.digest())
+        numbers: Flat = {}
+        if _patients(validation) >= policy.min_validation_patients:
+            numbers |= _validate(network, validation, store, plan, row)
+        returned = None
+        if plan.train and _patients(train) >= policy.min_training_patients:
+            numbers |= _train(site, network, train, store, plan, row)
+            returned = pack(network)
+            row.returned_sha256 = returned.digest()
+        row.seconds = numbers["seconds"] = time.monotonic() - began
+        with factory() as session:
+            _keep(session, site, plan, cohort, row)
+            session.commit()
+    return RoundReply(returned, numbers)
+
+
+def _patients(strips: Sequence[StripRef]) -> int:
+    return len({strip.patient_id for strip in strips})
+
+
+def _validate(
+    network: ResNet1d, strips: Sequence[StripRef], store: BeatSource, plan: RoundPlan, row: FederatedRound
+) -> Flat:
+    """Score validation strips on as many beats of each as training draws, evenly spread."""
+    scores = score_strips(network, strips, store, plan.training.beats_per_strip)
+    loss = patient_loss(scores)
+    row.validation_patients, row.validation_loss = loss.patients, loss.mean
+    return loss.as_flat("validation") | {"validation-beats": sum(score.n_beats for score in scores)}
+
+
+def _train(
+    site: Site,
+    network: ResNet1d,
+    strips: Sequence[StripRef],
+    store: BeatSource,
+    plan: RoundPlan,
+    row: FederatedRound,
+) -> Flat:
+    epochs = min(plan.training.local_epochs, site.settings.policy.max_local_epochs)
+    training = plan.training.model_copy(update={"local_epochs": epochs})
+    outcome = train_generic(network, strips, store, training, (plan.seed, "train", site.name, plan.round))
+    row.learning_rate = training.learning_rate
+    row.train_patients, row.train_beats = outcome.patients, outcome.beats
+    row.train_loss = outcome.loss_total / outcome.beats
+    row.update_norm = outcome.update_norm
+    return {
+        "train-patients": outcome.patients,
+        "train-strips": outcome.strips,
+        "train-beats": outcome.beats,
+        "train-loss-total": outcome.loss_total,
+        "update-norm": outcome.update_norm,
+    }
+
+
+def _keep(session: Session, site: Site, plan: RoundPlan, cohort: Run, row: FederatedRound) -> None:
+    """Store a round; the same round with the same weights replaces its row."""
+    run = _federation_run(session, site, plan, cohort)
+    known = _stored(session, run, plan.round)
+    if known is not None and known.received_sha256 != row.received_sha256:
+        # The server began anew: what it did before stays, as a run that did not end.
+        finish_run(session, run, status="interrupted")
+        run, known = _new_run(session, site, plan, cohort), None
+    if known is not None:
+        session.delete(known)
+        session.flush()
+    row.run_id = run.id
+    session.add(row)
+
+
+def _federation_run(session: Session, site: Site, plan: RoundPlan, cohort: Run) -> Run:
+    """Return the federation that is going on, or begin one."""
+    run = latest_run(session, "federation", plan.name, status="running")
+    if run is None:
+        return _new_run(session, site, plan, cohort)
+    if (run.cohort_run_id, run.seed, run.settings["model"]) != (
+        cohort.id,
+        plan.seed,
+        plan.model.model_dump(mode="json"),
+    ):
+        finish_run(session, run, status="interrupted")
+        return _new_run(session, site, plan, cohort)
+    return run
+
+
+def _new_run(session: Session, site: Site, plan: RoundPlan, cohort: Run) -> Run:
+    return start_run(
+        session,
+        "federation",
+        run_settings(site, plan, plan.training),
+        name=plan.name,
+        cohort_run_id=cohort.id,
+        data_fingerprint=cohort.data_fingerprint,
+    )
+
+
+def _stored(session: Session, run: Run, round_: int) -> FederatedRound | None:
+    return session.scalars(
+        select(FederatedRound).where(FederatedRound.run_id == run.id, FederatedRound.round == round_)
+    ).first()

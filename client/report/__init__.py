@@ -1,0 +1,1 @@
+"""The site report: one self-contained page, written from the site database."""

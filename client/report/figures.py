@@ -1,0 +1,339 @@
+"""Figures of the site report: numbers in, a matplotlib figure out. No database, no model, no file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.patches import Rectangle
+
+from common.metrics import EDGE, ScoreHistogram
+from common.page.figure import AMBER, BLUE, GRID, INK, LABEL_MARKS, PALE, figure, tidy
+
+Floats = npt.NDArray[np.floating[Any]]
+
+WIDTH = 9.0
+RATE_HZ = 125.0
+R_PEAK = 40
+#: Logits beyond are drawn in the outermost bins.
+SHOWN_LOGIT = 8.0
+
+
+@dataclass(frozen=True)
+class Box:
+    """One box of the flowchart: a first line in bold, then plain lines."""
+
+    title: str
+    lines: Sequence[str] = ()
+
+    @property
+    def height(self) -> float:
+        """Height in inches."""
+        return 0.24 + 0.19 * (1 + len(self.lines))
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the flowchart: the box on the way, and what leaves the way above it."""
+
+    box: Box
+    left_out: Box | None = None
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One arm at the end of the flowchart, boxes from top to bottom."""
+
+    boxes: Sequence[Box] = field(default_factory=tuple)
+
+
+def flowchart(steps: Sequence[Step], branches: Sequence[Branch]) -> Canvas:
+    """Draw the inclusion flowchart: one way down, what is left out to the right, two arms at the end.
+
+    Source: the form of Chiu 2022, Figure 1.
+    """
+    gap, way, aside = 0.34, 3.7, 3.7
+    heights: list[float] = []
+    for step in steps:
+        above = max(gap, step.left_out.height + 0.24) if step.left_out else gap
+        heights.append(above if heights else 0.0)
+        heights.append(step.box.height)
+    arms = max((sum(box.height + gap for box in branch.boxes) for branch in branches), default=0.0)
+    total = sum(heights) + arms + (0.2 if branches else 0.0) + 0.1
+    canvas = figure(WIDTH, total)
+    axes = canvas.add_axes((0.0, 0.0, 1.0, 1.0))
+    axes.set_xlim(0, WIDTH)
+    axes.set_ylim(total, 0)
+    axes.set_axis_off()
+
+    center, y = 0.3 + way / 2, 0.05
+    for index, step in enumerate(steps):
+        if index:
+            above = heights[2 * index]
+            _arrow(axes, center, y, center, y + above)
+            if step.left_out:
+                middle = y + above / 2
+                _arrow(axes, center, middle, 5.0, middle)
+                _box(axes, step.left_out, 5.0, middle - step.left_out.height / 2, aside, quiet=True)
+            y += above
+        _box(axes, step.box, center - way / 2, y, way)
+        y += step.box.height
+    if branches:
+        width, space = 4.05, 0.3
+        start = 0.3
+        centers = [start + width / 2 + i * (width + space) for i in range(len(branches))]
+        split = y + 0.2
+        axes.plot([center, center], [y, split], color=PALE, linewidth=1)
+        axes.plot([min(center, *centers), max(center, *centers)], [split, split], color=PALE, linewidth=1)
+        for x, branch in zip(centers, branches, strict=True):
+            top = split
+            for box in branch.boxes:
+                _arrow(axes, x, top, x, top + gap)
+                _box(axes, box, x - width / 2, top + gap, width)
+                top += gap + box.height
+    return canvas
+
+
+def _box(axes: Axes, box: Box, x: float, y: float, width: float, quiet: bool = False) -> None:
+    axes.add_patch(
+        Rectangle(
+            (x, y), width, box.height, facecolor="#ffffff" if quiet else "#f5f6f8",
+            edgecolor=PALE, linewidth=0.8, linestyle=(0, (3, 2)) if quiet else "-",
+        )
+    )  # fmt: skip
+    axes.text(x + 0.12, y + 0.24, box.title, fontsize=9.5, fontweight="bold", color=INK)
+    for index, line in enumerate(box.lines):
+        axes.text(x + 0.12, y + 0.24 + 0.19 * (index + 1), line, fontsize=9, color=INK)
+
+
+def _arrow(axes: Axes, x: float, y: float, to_x: float, to_y: float) -> None:
+    axes.annotate(
+        "", (to_x, to_y), (x, y),
+        arrowprops={"arrowstyle": "-|>", "color": PALE, "linewidth": 1, "shrinkA": 0, "shrinkB": 0},
+    )  # fmt: skip
+
+
+def score_distribution(histogram: ScoreHistogram, names: Mapping[str, str]) -> Canvas:
+    """Draw how beat scores spread, per label, each as a share of its own label's beats.
+
+    Parameters
+    ----------
+    histogram : counts of logits.
+    names : word per label.
+    """
+    canvas = figure(WIDTH, 2.7)
+    axes = canvas.add_axes((0.075, 0.2, 0.9, 0.7))
+    edges = np.linspace(-EDGE, EDGE, len(histogram.positive) + 1)
+    wide = np.arange(-SHOWN_LOGIT, SHOWN_LOGIT + 0.25, 0.5)
+    for label in ("negative", "positive"):
+        counts = np.asarray(getattr(histogram, label), float)
+        centers = np.clip((edges[:-1] + edges[1:]) / 2, wide[0] + 1e-6, wide[-1] - 1e-6)
+        binned, _ = np.histogram(centers, wide, weights=counts)
+        share = binned / max(counts.sum(), 1)
+        marks = LABEL_MARKS[label]
+        axes.stairs(share, wide, color=marks.color, linewidth=1.8, linestyle=marks.line)
+        axes.stairs(share, wide, fill=True, color=marks.color, alpha=0.10, linewidth=0)
+        top = int(np.argmax(share))
+        axes.annotate(
+            names[label], (float(wide[top]) + 0.25, float(share[top])), (0, 5),
+            textcoords="offset points", ha="center", color=marks.color, fontsize=9, fontweight="bold",
+        )  # fmt: skip
+    axes.axvline(0, color=INK, linewidth=0.8, linestyle=":")
+    axes.set_xlim(wide[0], wide[-1])
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.12)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    tidy(axes, x="beat score (logit); right of the dotted line a beat is called positive", y="share of beats")
+    return canvas
+
+
+def votes_by_value(
+    values: Mapping[str, Floats], votes: Mapping[str, Floats], names: Mapping[str, str], x: str
+) -> Canvas:
+    """Draw each strip's vote against the measured quantity.
+
+    Parameters
+    ----------
+    values, votes : per label, (n_strips,).
+    names : word per label.
+    x : title of the axis, with its unit.
+    """
+    canvas = figure(WIDTH, 3.2)
+    axes = canvas.add_axes((0.075, 0.17, 0.9, 0.72))
+    for label in values:
+        marks = LABEL_MARKS[label]
+        hollow = marks.marker != "x"
+        axes.plot(
+            values[label], votes[label], linestyle="none", marker=marks.marker, markersize=5,
+            markerfacecolor="none" if hollow else None, markeredgecolor=marks.color, markeredgewidth=1.1,
+            label=f"{names[label]} ({len(values[label])})", clip_on=False,
+        )  # fmt: skip
+    axes.axhline(0.5, color=INK, linewidth=0.8, linestyle=":")
+    axes.set_ylim(-0.02, 1.02)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    tidy(axes, x=x, y="vote: beats called positive")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=9)
+    return canvas
+
+
+def by_round(
+    panels: Sequence[tuple[str, Floats]], title: str, percent: bool, low: float | None = None
+) -> Canvas:
+    """Draw a figure of merit by personalization round, one panel per method.
+
+    Every patient is a thin line, the mean over the patients who reached a round a thick one; their number
+    stands below the round.
+
+    Parameters
+    ----------
+    panels : title and values (n_patients, n_rounds + 1), round 0 first, NaN where a patient has no such
+        round.
+    title : of the vertical axis.
+    percent : write the axis as percent.
+    low : lower end of the axis; the lowest value by default.
+    """
+    everything = np.concatenate([values.ravel() for _, values in panels])
+    kept = everything[np.isfinite(everything)]
+    bottom = low if low is not None else (max(0.0, math.floor(10 * kept.min()) / 10) if len(kept) else 0.0)
+    columns = min(4, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    canvas = figure(WIDTH, 3.15 * rows)
+    grid = canvas.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    canvas.subplots_adjust(
+        left=0.08,
+        right=0.985,
+        top=1 - 0.33 / (3.15 * rows),
+        bottom=0.72 / (3.15 * rows),
+        wspace=0.1,
+        hspace=0.5,
+    )
+    base = panels[0][1]
+    for index, axes in enumerate(grid.ravel()):
+        if index >= len(panels):
+            axes.set_axis_off()
+            continue
+        name, values = panels[index]
+        rounds = np.arange(values.shape[1])
+        generic = _mean(base[:, :1])[0]
+        # Strip accuracies share few values; a little apart, lines on the same value can be counted.
+        apart = (
+            0.012 * (1 - bottom) * (np.arange(len(values)) - (len(values) - 1) / 2)
+            if percent
+            else np.zeros(len(values))
+        )
+        for row, shift in zip(values, apart, strict=True):
+            axes.plot(rounds, row + shift, color=PALE, linewidth=0.7, alpha=0.65, marker=".", markersize=2.5)
+        axes.axhline(generic, color=AMBER, linewidth=1.6, linestyle=(0, (4, 2)))
+        axes.plot(rounds, _mean(values), color=BLUE, linewidth=2.8, marker="o", markersize=5)
+        reached = np.isfinite(values).sum(axis=0)
+        axes.set_xticks(rounds, [f"{r}\n{n}" for r, n in zip(rounds, reached, strict=True)])
+        axes.set_ylim(bottom - 0.05 * (1 - bottom), 1 + 0.05 * (1 - bottom))
+        if percent:
+            axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+        tidy(axes, y=title if index % columns == 0 else "", title=name)
+    canvas.supxlabel(
+        "personalization round (patients who reached it below)", fontsize=9, color=INK, y=0.1 / rows * 0.35
+    )
+    return canvas
+
+
+def _mean(values: Floats) -> Floats:
+    """Mean over rows, leaving NaN out; NaN where a column has nothing else."""
+    known = np.isfinite(values)
+    sums = np.where(known, values, 0.0).sum(axis=0)
+    count = known.sum(axis=0)
+    out: Floats = np.divide(sums, count, out=np.full(values.shape[1], np.nan), where=count > 0)
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class BeatView:
+    """Mean beats of one patient with what a model looks at.
+
+    Attributes
+    ----------
+    title : of the panel.
+    beats : mean beat per label (120,), mV.
+    attention : relevance per label (120,), 0 to 1, or empty where there is none.
+    """
+
+    title: str
+    beats: Mapping[str, Floats]
+    attention: Mapping[str, Floats]
+
+
+def mean_beats(views: Sequence[BeatView], names: Mapping[str, str]) -> Canvas:
+    """Draw mean beats by label, and below them where the model's last convolution looks (Grad-CAM)."""
+    canvas = figure(WIDTH, 3.5)
+    low = min(float(np.min(beat)) for view in views for beat in view.beats.values())
+    high = max(float(np.max(beat)) for view in views for beat in view.beats.values())
+    width = 0.9 / len(views)
+    for index, view in enumerate(views):
+        left = 0.08 + index * (width + 0.01)
+        axes = canvas.add_axes((left, 0.32, width - 0.05, 0.58))
+        for label, beat in view.beats.items():
+            marks = LABEL_MARKS[label]
+            time = (np.arange(len(beat)) - R_PEAK) / RATE_HZ * 1000
+            axes.plot(time, beat, color=marks.color, linestyle=marks.line, linewidth=1.8, label=names[label])
+        axes.set_ylim(low - 0.08 * (high - low), high + 0.12 * (high - low))
+        axes.set_xlim(time[0], time[-1])
+        tidy(axes, y="lead II, mV" if index == 0 else "", title=view.title, grid="both")
+        axes.tick_params(labelbottom=False)
+        if index == 0:
+            axes.legend(loc="upper right", frameon=False, fontsize=9, handlelength=2.6)
+        for row, label in enumerate(view.beats):
+            strip = canvas.add_axes((left, 0.215 - 0.075 * row, width - 0.05, 0.06))
+            _attention(strip, view.attention.get(label), time, label)
+            if index == 0:
+                strip.set_ylabel(names[label], rotation=0, ha="right", va="center", fontsize=8, color=INK)
+            last = row == len(view.beats) - 1
+            strip.tick_params(labelbottom=last, length=3 if last else 0, labelsize=8.5, colors=INK)
+            if last:
+                strip.set_xlabel("time from the R peak, ms", fontsize=9, color=INK)
+    return canvas
+
+
+def _attention(axes: Axes, relevance: Floats | None, time: Floats, label: str) -> None:
+    axes.set_yticks([])
+    axes.set_xlim(time[0], time[-1])
+    axes.set_ylim(0, 1)
+    for spine in axes.spines.values():
+        spine.set_color(GRID)
+    if relevance is None or not len(relevance):
+        axes.text(0.5, 0.5, "none", transform=axes.transAxes, ha="center", va="center", fontsize=8)
+        return
+    # One area instead of a heat map: dark where relevance is high would not print, height does.
+    axes.fill_between(time, 0, relevance, color=LABEL_MARKS[label].color, alpha=0.75, linewidth=0)
+
+
+def embedding(panels: Sequence[tuple[str, Mapping[str, Floats]]], names: Mapping[str, str]) -> Canvas:
+    """Draw two-dimensional maps of beats, one panel per model.
+
+    Parameters
+    ----------
+    panels : title and, per label, positions (n_beats, 2).
+    names : word per label.
+    """
+    canvas = figure(WIDTH, 3.6)
+    grid = canvas.subplots(1, len(panels), squeeze=False)
+    canvas.subplots_adjust(left=0.03, right=0.98, top=0.82, bottom=0.04, wspace=0.12)
+    for axes, (title, groups) in zip(grid.ravel(), panels, strict=True):
+        for label, points in groups.items():
+            marks = LABEL_MARKS[label]
+            axes.plot(
+                points[:, 0], points[:, 1], linestyle="none", marker=marks.marker, markersize=3.2,
+                markerfacecolor="none", markeredgecolor=marks.color, markeredgewidth=0.8,
+                label=names[label],
+            )  # fmt: skip
+        tidy(axes, title=title, grid="")
+        axes.set_xticks([])
+        axes.set_yticks([])
+    grid.ravel()[0].legend(
+        loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, fontsize=9, handletextpad=0.2
+    )
+    return canvas

@@ -1,0 +1,240 @@
+"""The first screen in words: what was asked, the answer, its numbers, and what to know before trusting it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from client.learning.explain import PatientExplanation
+from client.report.comparison import WORSE_BY, Comparison, Loss, worse_off
+from client.report.evidence import APART, Evidence, Generic, Personal
+from common.config import Settings
+from common.intervals import MIN_VALUES
+from common.page import METHODS, FigureWords, Key, Note
+from common.page.numbers import figure_difference, figure_value, interval_text, plural, share
+from common.page.verdict import WEAK_AUC, verdict, weak_model
+from common.page.words import FIGURES
+
+#: What became of a patient, for the reader; the codes are those of ``client.learning.planning``.
+OUTCOMES: Mapping[str, str] = {
+    "personal": "fitted and tested",
+    "not_interleaved": "fitted, but labels lie in different periods",
+    "too_few_strips": "too few strips once training and test are kept apart in time",
+    "one_label": "strips of one label only",
+    "trained_generic": "helped to train the generic model, so not tested",
+}
+SHORT_OUTCOMES: Mapping[str, str] = {"personal": "tested", "not_interleaved": "set apart"}
+
+
+def asked(settings: Settings) -> str:
+    """Say what was asked, in the task's words."""
+    task, cohort = settings.words, settings.cohort
+    return (
+        f"Can one ECG lead tell {task.positive} from {task.negative}, and does it help to fit the model to "
+        "each patient? A generic model was trained across sites while every ECG stayed at its own. It was "
+        f"then fitted to each patient of this site with at least {cohort.min_positive} positive and "
+        f"{cohort.min_negative} negative strips, and tested on strips of the same patient recorded later. "
+        f"A strip is {task.strip_rule}."
+    )
+
+
+def rule(settings: Settings) -> str:
+    """Say what the labels are."""
+    sentence = settings.words.rule
+    return f"Labels: {sentence}."
+
+
+def answer(result: Comparison, evidence: Evidence) -> str:
+    """Answer in one plain sentence."""
+    if not result.patients:
+        return f"No patient of this site could be tested personally. {_generic_alone(evidence.generic)}"
+    selected, threshold = (result.methods[method].mean for method in ("selected", "threshold"))
+    change = result.over_threshold
+    return verdict(result.words, selected, threshold, change.n, change.interval)
+
+
+def beside(result: Comparison) -> str:
+    """Say how the generic model alone compares; exploratory, and empty without personal patients."""
+    if not result.patients:
+        return ""
+    words, change = result.words, result.over_generic
+    return (
+        "The generic model alone reached "
+        f"{figure_value(result.methods['generic'].mean, words)}; the selected "
+        f"models differ from it by {figure_difference(change.mean, words)} on average "
+        f"({interval_text(change.interval, words, difference=True)}; exploratory)."
+    )
+
+
+def _generic_alone(generic: Sequence[Generic]) -> str:
+    for one in generic:
+        if one.counted:
+            strips = one.strips
+            return (
+                f"The generic model called {share(strips.tp + strips.tn, strips.total)} strips of "
+                f"{plural(one.patients, 'test patient')} right."
+            )
+    return "There is no generic test patient either, so there are no numbers to show."
+
+
+def keys(result: Comparison) -> list[Key]:
+    """Return the numbers of the first screen."""
+    if not result.patients:
+        return []
+    words = result.words
+
+    def one(method: str, main: bool = False) -> Key:
+        value = result.methods[method]
+        return Key(
+            METHODS[method].title,
+            figure_value(value.mean, words),
+            f"mean {words.title}, {plural(value.n, 'patient')}; {interval_text(value.interval, words)}",
+            main,
+        )
+
+    difference = result.over_threshold
+    return [
+        one("selected", main=True),
+        one("threshold"),
+        one("generic"),
+        Key(
+            "Selected − own threshold",
+            figure_difference(difference.mean, words),
+            f"{plural(difference.n, 'patient')}; "
+            f"{interval_text(difference.interval, words, difference=True)}; "
+            "the comparison declared before the run",
+        ),
+    ]
+
+
+def notes(result: Comparison, evidence: Evidence, settings: Settings) -> list[Note]:
+    """Return what a reader must know before believing the numbers."""
+    out: list[Note] = []
+    n = len(result.patients)
+    if n == 0:
+        out.append(Note("No personal result.", why_nobody(evidence, settings)))
+    elif n < MIN_VALUES:
+        out.append(
+            Note(
+                f"Only {plural(n, 'personal patient')}.",
+                f"Below {MIN_VALUES} patients this report shows points and no "
+                "intervals; a difference between "
+                "methods may be chance.",
+            )
+        )
+    worse = worse_off(result)
+    if worse:
+        listed = "; ".join(_loss(loss, result.words) for loss in worse)
+        out.append(
+            Note(f"{plural(len(worse), 'patient')} worse off than with the generic model:", f"{listed}.")
+        )
+    elif n:
+        out.append(
+            Note(
+                f"No patient lost more than {limit(result.words)} {result.words.title}"
+                + ("" if result.words.key == "beat_f1" else f" or {WORSE_BY:g} beat F1"),
+                "against the generic model.",
+            )
+        )
+    for generic in evidence.generic:
+        if generic.histogram is not None and generic.histogram.auc < WEAK_AUC:
+            out.append(
+                weak_model(generic.histogram.auc, f" ({generic.run})" if len(evidence.generic) > 1 else "")
+            )
+        if generic.decayed and generic.round is not None and generic.round == generic.rounds:
+            where = f" ({generic.run})" if len(evidence.generic) > 1 else ""
+            out.append(
+                Note(
+                    f"The generic model is the last of a decaying schedule{where}.",
+                    "Its weights are those after the last federated round, not those with "
+                    "the best validation loss: "
+                    "the way for few validation patients.",
+                )
+            )
+    out += [Note("Cohort:", f"{note}.") for note in evidence.cohort_notes]
+    apart = [one for one in evidence.personal if one.outcome == APART and one.tested]
+    if apart:
+        out.append(
+            Note(
+                f"{plural(len(apart), 'patient')} outside the primary result.",
+                "Their positive and negative strips lie in different periods, so that "
+                "no single time separates "
+                "training from test. They are reported apart: a model may tell the periods from each other.",
+            )
+        )
+    return out
+
+
+def _loss(loss: Loss, words: FigureWords) -> str:
+    one = loss.patient
+    score = one.score("selected", one.rounds)
+    beats = f" ({plural(score.beats.total, 'beat')})" if score else ""
+    changes = [f"{words.title} {figure_difference(loss.headline, words)}"]
+    if words.key != "beat_f1":
+        changes.append(f"beat F1 {figure_difference(loss.beat_f1, FIGURES['beat_f1'])}")
+    return f"patient {one.patient}, {', '.join(changes)}, on {plural(sum(one.test), 'test strip')}{beats}"
+
+
+def why_nobody(evidence: Evidence, settings: Settings) -> str:
+    """Say why there is no personal result."""
+    found = len({one.patient for one in evidence.personal})
+    need = f"{settings.cohort.min_positive} positive and {settings.cohort.min_negative} negative strips"
+    if not found:
+        return f"No patient of the frozen cohort has {need}."
+    outcomes = sorted({one.outcome for one in evidence.personal})
+    reasons = ", ".join(
+        f"{sum(one.outcome == code for one in evidence.personal)} {outcome_text(code)}" for code in outcomes
+    )
+    return f"{plural(found, 'patient')} came into question: {reasons}."
+
+
+def limit(words: FigureWords) -> str:
+    """Write the loss from which on a patient is named, in the form of the figure."""
+    return "5 points" if words.percent else f"{WORSE_BY:g}"
+
+
+def short_outcome(code: str) -> str:
+    """Return an outcome for a narrow column."""
+    return SHORT_OUTCOMES.get(code, code.replace("_", " "))
+
+
+def outcome_text(code: str) -> str:
+    """Return what an outcome means."""
+    return OUTCOMES.get(code, code.replace("_", " "))
+
+
+def selection_sentence(evidence: Evidence, result: Comparison) -> str:
+    """Say what the guard chose, and how often its choice held on the test strips."""
+    if not result.patients:
+        return ""
+    chosen = [one.selected_method or "generic" for one in result.patients]
+    parts = [f"{METHODS[m].title.lower()} {chosen.count(m)}" for m in METHODS if chosen.count(m)]
+    text = f"What the guard chose for the {plural(len(chosen), 'patient')}: {', '.join(parts)}."
+    if evidence.guard[1]:
+        hits, decisions = evidence.guard
+        text += (
+            " Where it had enough strips to decide, its choice was as good as the best method on the test "
+            f"strips (beat F1 within 0.01) for {share(hits, decisions)} patients."
+        )
+    return text
+
+
+def example(patient: Personal, result: Comparison, seen: PatientExplanation | None) -> str:
+    """Say which patient is shown, why this one, and what became of it."""
+    words = result.words
+    before, after = (
+        figure_value(patient.last(method, words.key), words) for method in ("generic", "selected")
+    )
+    chosen = METHODS.get(patient.selected_method or "generic", METHODS["generic"])
+    text = (
+        f"Patient {patient.patient} is the one with the median gain, among "
+        "those whose selected model has weights "
+        "of its own where there are any: a rule, not a choice. Selected was "
+        f"{chosen.noun}; {words.title} went "
+        f"from {before} to {after} on {plural(sum(patient.test), 'test strip')}."
+    )
+    if seen is None:
+        text += (
+            " There are no figures, because the models or beats of this patient are no longer on the disk or "
+            "were replaced; run 'fedkalemia-site personalize' and 'report' again."
+        )
+    return text

@@ -1,0 +1,83 @@
+"""The Flower ServerApp: reads the run configuration and runs the federation.
+
+The run configuration is flat and comes from outside; every value is checked before it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from common.config import Settings, make_settings, merge, nearest, parse_overrides, validated
+from common.errors import ConfigurationError
+from common.files import read_json
+from common.protocol import RUN_NAME
+from server.federation import Federation
+
+DEFAULTS: Mapping[str, str | int | bool] = {
+    "task": "hyperkalemia",
+    "preset": "standard",
+    "seed": 0,
+    "name": "main",
+    "out": "out",
+    "settings": "",
+    "set": "",
+    "personalize": True,
+    "fresh": False,
+}
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run one federation and leave its files in the folder ``out`` of the run configuration."""
+    config = read_run_config(context.run_config)
+    Federation(
+        grid,
+        settings_of(config),
+        Path(str(config["out"])),
+        str(config["name"]),
+        personalize=bool(config["personalize"]),
+        fresh=bool(config["fresh"]),
+    ).run()
+
+
+def read_run_config(values: Mapping[str, Any]) -> dict[str, str | int | bool]:
+    """Lay the run configuration over the defaults.
+
+    Raises
+    ------
+    ConfigurationError
+        For an unknown key, a value of another type than the default's, or a name that is not one.
+    """
+    for key, value in values.items():
+        if key not in DEFAULTS:
+            raise ConfigurationError(f"run configuration: unknown key {key!r}{nearest(key, list(DEFAULTS))}")
+        if type(value) is not type(DEFAULTS[key]):
+            wanted = type(DEFAULTS[key]).__name__
+            raise ConfigurationError(f"run configuration: {key} = {value!r} must be of type {wanted}")
+    config = {**DEFAULTS, **values}
+    if not RUN_NAME.fullmatch(str(config["name"])):
+        raise ConfigurationError(
+            f"run configuration: name = {config['name']!r}; a name is 1 to 32 lower-case letters, digits "
+            "and hyphens and starts with a letter"
+        )
+    return config
+
+
+def settings_of(config: Mapping[str, str | int | bool]) -> Settings:
+    """Build the settings: a full dump in the file ``settings``, or task, preset and seed; then ``set``."""
+    over = parse_overrides([item.strip() for item in str(config["set"]).split(";") if item.strip()])
+    if config["settings"]:
+        path = Path(str(config["settings"]))
+        values = read_json(path)
+        if not isinstance(values, dict):
+            raise ConfigurationError(f"{path} holds no settings; expected is a JSON object")
+        return validated(Settings, merge(values, over), str(path))
+    over = merge({"seed": config["seed"]}, over)
+    return make_settings(str(config["task"]), str(config["preset"]), over)

@@ -1,0 +1,129 @@
+"""What may leave a site. The unit is the patient; five is the smallest cell in these examples."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from client.learning.evaluation import FIGURES, StripScore
+from client.learning.release import ALL_METHODS, PatientFigures, Release, shown_cells
+from common import protocol
+from common.metrics import Confusion, Moments, ScoreHistogram
+from common.task import Label
+
+
+def patient(
+    rounds: int = 5, f1: float = 0.8, generic: float = 0.8, selected: str = "fine_tuned"
+) -> PatientFigures:
+    """Make a patient whose selected model has one F1 and whose generic model another."""
+    return PatientFigures(
+        by_round={
+            (round_, method): dict.fromkeys(FIGURES, generic if method == "generic" else f1)
+            for round_ in range(rounds + 1)
+            for method in (ALL_METHODS if round_ else ("generic", "selected"))
+        },
+        selected=selected,
+        decided=rounds >= 3,
+        as_good_as_best=True,
+    )
+
+
+def released(*patients: PatientFigures, min_cell: int = 5) -> dict[str, Any]:
+    release = Release(min_cell)
+    release.personal(patients)
+    return dict(release.flat())
+
+
+def scores(n_positive: int, n_negative: int) -> list[StripScore]:
+    """Make one strip with two beats per patient, of one label each."""
+    labels = [Label.POSITIVE] * n_positive + [Label.NEGATIVE] * n_negative
+    return [
+        StripScore(i, i, label, np.array([1.0, -1.0], np.float32)) for i, label in enumerate(labels, start=1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cells", "shown"),
+    [
+        ({"a": 5, "b": 9}, {"a", "b"}),
+        ({"a": 4, "b": 9}, set()),
+        ({"a": 4, "b": 9, "c": 7}, {"b"}),
+        ({"a": 4, "b": 3, "c": 7}, {"c"}),
+        ({"a": 0, "b": 7}, {"a", "b"}),
+        ({"a": 0, "b": 3}, {"a"}),
+    ],
+)
+def test_a_single_small_cell_takes_the_next_smallest_with_it(cells: dict[str, int], shown: set[str]) -> None:
+    assert shown_cells(cells, 5) == shown
+
+
+def test_sums_over_five_patients_are_sent_and_over_four_not() -> None:
+    assert released(*[patient()] * 5)["last.selected.beat-f1.n"] == 5
+    few = released(*[patient()] * 4)
+    assert not any(key.startswith(("personal.", "last.", "difference.")) for key in few)
+    assert few["suppressed"] > 0
+
+
+def test_sent_sums_are_exact() -> None:
+    sent = released(*[patient(f1=0.5 + i / 20, generic=0.5) for i in range(6)])
+    moments = Moments.from_flat(sent, "difference.selected-generic.beat-f1")
+    assert moments.mean == pytest.approx(np.mean([i / 20 for i in range(6)]))
+    assert sent["worse-than-generic"] == 0
+    assert sent["selected.fine_tuned"] == 6
+
+
+def test_nobody_can_subtract_two_rounds_and_find_a_few_patients() -> None:
+    sent = released(*[patient()] * 7, *[patient(rounds=3)] * 2)
+    sizes = {int(key.split(".")[2]): n for key, n in sent.items() if re.match(r"personal.*f1\.n$", key)}
+    # Two patients stop after three rounds: rounds four and five would show the sum of those two.
+    assert sizes == {0: 9, 1: 9, 2: 9, 3: 9}
+    sent = released(*[patient()] * 7, *[patient(rounds=3)] * 5)
+    sizes = {int(key.split(".")[2]): n for key, n in sent.items() if re.match(r"personal.*f1\.n$", key)}
+    assert sizes == {0: 12, 1: 12, 2: 12, 3: 12, 4: 7, 5: 7}
+
+
+def test_a_figure_that_few_patients_lack_is_withheld() -> None:
+    release = Release(5)
+    release.moments("generic.patient.beat-auc", [0.9] * 6 + [math.nan])
+    assert release.flat() == {"suppressed": 1}
+
+
+def test_worse_patients_are_counted_only_where_both_groups_are_large() -> None:
+    worse = patient(f1=0.70, generic=0.76)
+    assert worse.worse
+    assert not patient(f1=0.72, generic=0.76).worse
+    assert "worse-than-generic" not in released(worse, *[patient()] * 9)
+    assert released(*[worse] * 5, *[patient()] * 5)["worse-than-generic"] == 5
+
+
+def test_guard_hits_and_decisions_leave_together() -> None:
+    sent = released(*[patient()] * 6, *[patient(rounds=2)] * 6)
+    assert (sent["guard.decisions"], sent["guard.hits"]) == (6, 6)
+
+
+def test_generic_figures_need_enough_patients_of_the_label_they_are_about() -> None:
+    release = Release(5)
+    release.generic(scores(5, 6))
+    sent = release.flat()
+    assert Confusion.from_flat(sent, "generic.beat") == Confusion(tp=5, fp=6, tn=6, fn=5)
+    assert ScoreHistogram.from_flat(sent, "generic.histogram").auc == 0.5
+    release = Release(5)
+    release.generic(scores(4, 6))
+    sent = release.flat()
+    assert "generic.beat.tp" not in sent
+    assert sent["generic.beat.fp"] == 6
+    assert "generic.histogram.positive" not in sent
+
+
+def test_everything_released_is_in_the_protocol() -> None:
+    release = Release(1)
+    release.generic(scores(3, 3))
+    release.personal([patient(), patient(rounds=2)])
+    release.table("outcome", {"personal": 2, "one_label": 1})
+    release.cells("cohort", {"train.patients": (3, 3), "train.gap": (0, 0)})
+    release.cells("flow", {"no_waveform": (10, 3)})
+    protocol.check(protocol.reply(release.flat()), protocol.PERSONALIZE, "reply")
