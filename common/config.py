@@ -96,7 +96,7 @@ class TrainingSettings(Section):
     """Local training of the generic model."""
 
     beats_per_strip: int = Field(60, ge=0, description="Beats drawn from a strip per epoch; 0 for all")
-    learning_rate: float = Field(1e-3, gt=0, le=1.0, description="Adam learning rate at round 1")
+    learning_rate: float = Field(3e-4, gt=0, le=1.0, description="Adam learning rate at round 1")
     weight_decay: float = Field(0.0, ge=0, le=1.0, description="Decoupled weight decay")
     batch_size: int = Field(128, ge=2, le=4096, description="Beats per optimizer step")
     local_epochs: int = Field(1, ge=1, le=50, description="Epochs at a site per federated round")
@@ -133,13 +133,13 @@ class PersonalizationSettings(Section):
     freeze_through: Literal["none", "stem", "stage1", "stage2", "stage3", "stage4"] = Field(
         "stage2", description="Last frozen stage"
     )
-    beats_per_strip: int = Field(0, ge=0, description="Beats drawn from a training strip; 0 for all")
+    beats_per_strip: int = Field(0, ge=0, description="Beats used of a strip, evenly spread; 0 for all")
     epochs: int = Field(5, ge=1, le=100, description="Epochs per personalization round")
     learning_rate: float = Field(1e-3, gt=0, le=1, description="Adam learning rate")
     batch_size: int = Field(64, ge=2, le=4096, description="Beats per optimizer step")
     head: Literal["new", "kept"] = Field("new", description="new: fresh random head, as in the paper")
     balance: Literal["labels", "natural"] = Field("labels", description="Weight of the two labels")
-    penalty: float = Field(1.0, gt=0, description="Closed-form head: pull toward the generic head")
+    penalty: float = Field(0.1, gt=0, description="Closed-form head: pull toward the generic head")
     guard_margin: float = Field(0.05, ge=0, description="Summed log loss a complex model must win by")
     guard_pairs: int = Field(2, ge=1, description="Scored pairs before anything but generic is selected")
 
@@ -160,7 +160,7 @@ class Settings(Section):
 
     task: Literal["hyperkalemia", "ventricular"] = "hyperkalemia"
     preset: str = "standard"
-    seed: int = Field(0, ge=0, description="Seed of every random stream")
+    seed: int = Field(0, ge=0, le=2**62, description="Seed of every random stream")
     threads: int = Field(1, ge=1, le=256, description="Threads of one site's computation")
     signal: SignalSettings = SignalSettings()
     strip: StripSettings = StripSettings()
@@ -256,7 +256,7 @@ def parse_overrides(items: Sequence[str]) -> dict[str, Any]:
     """
     out: dict[str, Any] = {}
     for item in items:
-        name, equals, text = item.partition("=")
+        name, equals, text = (part.strip() for part in item.partition("="))
         if not equals or not name:
             raise ConfigurationError(f"--set takes section.key=value, got {item!r}")
         try:

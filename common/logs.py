@@ -101,9 +101,9 @@ class _PlainStage:
         left = ""
         if self._total and self._done:
             left = f", about {duration((now - self._start) / self._done * (self._total - self._done))} left"
-        count = (
-            f"{self._unit} {self._done} of {self._total}" if self._total else f"{self._done} {self._unit}{'s' * (self._done != 1)}"
-        )
+        plural = "s" * (self._done != 1)
+        of = f"{self._unit} {self._done} of {self._total}"
+        count = of if self._total else f"{self._done} {self._unit}{plural}"
         self._reporter.say(f"{self._title}: {count}{left}{'; ' + self._text if self._text else ''}")
 
     def finish(self, failed: bool) -> None:

@@ -40,8 +40,9 @@ def _generic_line(summary: RunSummary) -> str:
 
 
 def _table(summary: RunSummary) -> list[str]:
-    key, title = HEADLINE[summary.task]
-    rows = [("", "patients", "generic", "threshold", "selected", "selected - threshold")]
+    key, figure = HEADLINE[summary.task]
+    head = ("", "patients", "generic", "threshold", "selected", "selected - threshold")
+    rows: list[tuple[str, ...]] = [head]
     named = [(name, site.personal) for name, site in summary.sites.items()]
     for name, personal in [*named, ("all sites", summary.personal)]:
         difference = personal.difference.get("selected-threshold", {}).get(key)
@@ -54,8 +55,8 @@ def _table(summary: RunSummary) -> list[str]:
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    head = f"Personal models, {title} on later test strips, mean over patients (95 % interval):"
-    return [head] + ["  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
+    title = f"Personal models, {figure} on later test strips, mean over patients (95 % interval):"
+    return [title] + ["  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
 
 
 def _worse_lines(personal: PersonalFigures) -> list[str]:

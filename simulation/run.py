@@ -191,7 +191,7 @@ def _federate(journey: Journey, name: str, folders: Sequence[Path]) -> None:
     from server.app import app as server_app
     from simulation.grid import run_in_process
 
-    run_config = {
+    run_config: dict[str, str | int | float | bool] = {
         "task": journey.settings.task,
         "preset": journey.settings.preset,
         "seed": journey.settings.seed,

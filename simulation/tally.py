@@ -96,10 +96,10 @@ def tally(site: Site, folds: Sequence[str]) -> SiteTally:
 def _counts(session: Session) -> dict[str, Any]:
     def grouped(column: Any) -> dict[str, int]:
         rows = session.execute(select(column, func.count()).where(column.is_not(None)).group_by(column))
-        return {str(name): count for name, count in sorted(rows.tuples())}
+        return {str(name): count for name, count in sorted(rows.all())}
 
     accepted = select(Strip.label, func.count(), func.sum(Strip.n_beats)).where(Strip.exclusion.is_(None))
-    rows = session.execute(accepted.group_by(Strip.label)).tuples().all()
+    rows = session.execute(accepted.group_by(Strip.label)).all()
     return {
         "patients": session.scalar(select(func.count(Patient.id))),
         "draws": {"label": grouped(Draw.label), "exclusion": grouped(Draw.exclusion)},
@@ -119,7 +119,7 @@ def _cohort(session: Session, name: str) -> dict[str, int]:
     rows = session.execute(
         select(*columns, func.count()).where(CohortMember.run_id == run.id).group_by(*columns)
     )
-    return {f"{role} {split or ''}".strip(): count for role, split, count in sorted(rows.tuples(), key=str)}
+    return {f"{role} {split or ''}".strip(): count for role, split, count in sorted(rows.all(), key=str)}
 
 
 def _generic(session: Session, runs: Sequence[Run]) -> GenericTally | None:
@@ -134,7 +134,7 @@ def _generic(session: Session, runs: Sequence[Run]) -> GenericTally | None:
                 StripPrediction.personalization_run_id.is_(None),
                 StripPrediction.purpose == "test",
             )
-        ).tuples()
+        ).all()
         for tested, said in rows:
             positive, called = tested.label == "positive", 2 * said.n_positive_beats > said.n_beats
             yes, no = said.n_positive_beats, said.n_beats - said.n_positive_beats

@@ -17,7 +17,7 @@ from client.database.runs import SessionFactory, code_version, finish_run, lates
 from client.database.tables import Draw, Model, Patient, PersonalizationRun, Run, Strip, StripPrediction
 from client.learning.access import check_preprocessing, cohort_run, generic_strips, opened, run_settings
 from client.learning.dataset import BeatSource, StripRef, by_patient, cohort_strips, labelled, read_strip
-from client.learning.evaluation import StripScore, embed, score_strips
+from client.learning.evaluation import StripScore, embed, histogram, score_strips
 from client.learning.models import build_network, keep_generic, personal_path, save_personal
 from client.learning.personalization import PersonalResult, personalize
 from client.learning.personalizers import Scaling
@@ -73,7 +73,8 @@ def personalize_site(site: Site, weights: Weights, plan: RunPlan) -> Metrics:
             _personalize_patients(factory, site, plan, network, store, run, cohort)
             with factory() as session:
                 release = _release(session, site, run, cohort, unseen)
-            run.details = {"sent": release.flat(), "generic-sha256": weights.digest()}
+            # The whole histogram stays here; what was sent of it may be nothing.
+            run.details = histogram(unseen).as_flat("generic.histogram") | {"sent": release.flat()}
     return release.flat() | {"seconds": time.monotonic() - began}
 
 

@@ -44,7 +44,7 @@ class SiteProfile(Section):
 class CohortSizes(Section):
     """How much of a site is written."""
 
-    generic_patients: int = Field(70, ge=0, le=5000, description="Patients with one to four recorded draws")
+    generic_patients: int = Field(80, ge=0, le=5000, description="Patients with one to four recorded draws")
     personal_patients: int = Field(
         8, ge=0, le=500, description="Patients on dialysis with many draws of both labels"
     )

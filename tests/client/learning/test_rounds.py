@@ -163,6 +163,11 @@ def test_nobody_is_counted_out_of_a_small_cell(toy_site: Any, toy_weights: Weigh
         key.startswith(("last.", "personal.", "difference.", "generic.patient.")) for key in numbers
     )
     assert numbers["suppressed"] > 0
+    assert "generic.histogram.positive" not in numbers
+    with toy.factory() as session:
+        (run,) = session.scalars(select(Run).where(Run.kind == "personalization")).all()
+    assert sum(run.details["generic.histogram.positive"]) > 0
+    assert run.details["sent"]["suppressed"] == numbers["suppressed"]
 
 
 def test_stored_models_are_the_ones_that_were_scored(toy_site: Any, toy_weights: Weights) -> None:
