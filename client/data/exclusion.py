@@ -65,3 +65,30 @@ EXCLUSION_TEXT: Mapping[Exclusion, str] = MappingProxyType(
         Exclusion.ATRIAL_FIBRILLATION: "The RR intervals are as irregular as in atrial fibrillation.",
     }
 )
+
+# The same in a few words, for a box of a figure.
+EXCLUSION_SHORT: Mapping[Exclusion, str] = MappingProxyType(
+    {
+        Exclusion.IMPLAUSIBLE_VALUE: "impossible value",
+        Exclusion.NO_NUMERIC_VALUE: "text instead of a number",
+        Exclusion.WRONG_UNIT: "another unit",
+        Exclusion.NOT_IN_STAY: "outside every stay",
+        Exclusion.WHOLE_BLOOD_TWIN: "twin of a serum measurement",
+        Exclusion.CONFLICTING_DRAWS: "close draws that disagree",
+        Exclusion.MERGED_INTO: "repeats of an earlier draw",
+        Exclusion.LOW_POTASSIUM: "low potassium",
+        Exclusion.NO_WAVEFORM: "no ECG recorded",
+        Exclusion.NO_CLINICAL_OVERLAP: "waveform dates fit no stay",
+        Exclusion.UNREADABLE_SEGMENT: "waveform missing or damaged",
+        Exclusion.LEAD_II_ABSENT: "recorded without lead II",
+        Exclusion.TOO_LITTLE_SIGNAL: "too little signal",
+        Exclusion.FLAT_LINE: "flat line",
+        Exclusion.CLIPPED: "clipped signal",
+        Exclusion.TOO_FEW_BEATS: "too few beats",
+        Exclusion.AMPLITUDE_OUT_OF_RANGE: "amplitude not real",
+        Exclusion.HEART_RATE_OUT_OF_RANGE: "heart rate not real",
+        Exclusion.DETECTORS_DISAGREE: "noise: R-peak detectors disagree",
+        Exclusion.BEATS_UNLIKE: "noise: beats unlike one another",
+        Exclusion.ATRIAL_FIBRILLATION: "rhythm as in atrial fibrillation",
+    }
+)

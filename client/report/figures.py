@@ -130,10 +130,12 @@ def score_distribution(histogram: ScoreHistogram, names: Mapping[str, str]) -> C
     canvas = figure(WIDTH, 2.7)
     axes = canvas.add_axes((0.075, 0.2, 0.9, 0.7))
     edges = np.linspace(-EDGE, EDGE, len(histogram.positive) + 1)
-    wide = np.arange(-SHOWN_LOGIT, SHOWN_LOGIT + 0.25, 0.5)
-    for label in ("negative", "positive"):
+    middles = (edges[:-1] + edges[1:]) / 2
+    reach = _reach(histogram, middles)
+    wide = np.linspace(-reach, reach, 33)
+    for label, side in (("negative", "right"), ("positive", "left")):
         counts = np.asarray(getattr(histogram, label), float)
-        centers = np.clip((edges[:-1] + edges[1:]) / 2, wide[0] + 1e-6, wide[-1] - 1e-6)
+        centers = np.clip(middles, wide[0] + 1e-6, wide[-1] - 1e-6)
         binned, _ = np.histogram(centers, wide, weights=counts)
         share = binned / max(counts.sum(), 1)
         marks = LABEL_MARKS[label]
@@ -141,8 +143,8 @@ def score_distribution(histogram: ScoreHistogram, names: Mapping[str, str]) -> C
         axes.stairs(share, wide, fill=True, color=marks.color, alpha=0.10, linewidth=0)
         top = int(np.argmax(share))
         axes.annotate(
-            names[label], (float(wide[top]) + 0.25, float(share[top])), (0, 5),
-            textcoords="offset points", ha="center", color=marks.color, fontsize=9, fontweight="bold",
+            names[label], (float(wide[top] + wide[top + 1]) / 2, float(share[top])), (0, 5),
+            textcoords="offset points", ha=side, color=marks.color, fontsize=9, fontweight="bold",
         )  # fmt: skip
     axes.axvline(0, color=INK, linewidth=0.8, linestyle=":")
     axes.set_xlim(wide[0], wide[-1])
@@ -150,6 +152,16 @@ def score_distribution(histogram: ScoreHistogram, names: Mapping[str, str]) -> C
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     tidy(axes, x="beat score (logit); right of the dotted line a beat is called positive", y="share of beats")
     return canvas
+
+
+def _reach(histogram: ScoreHistogram, middles: Floats) -> float:
+    """Return the logit up to which the axis reaches: 99 % of the beats of each label lie inside."""
+    for reach in (1.0, 2.0, 4.0):
+        inside = np.abs(middles) < reach
+        counts = [np.asarray(side, float) for side in (histogram.positive, histogram.negative)]
+        if all(side[inside].sum() >= 0.99 * side.sum() for side in counts):
+            return reach
+    return SHOWN_LOGIT
 
 
 def votes_by_value(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from client.data.exclusion import EXCLUSION_TEXT
+from client.data.exclusion import EXCLUSION_SHORT
 from client.database.queries import LabelCounts
 from client.report.evidence import Evidence, Excluded, Member
 from client.report.figures import Box, Branch, Step
@@ -14,7 +14,6 @@ from common.task import Label, Task
 
 #: Reasons listed in the chart; the rest are counted together and listed in the table.
 MOST_REASONS = 5
-MOST_LETTERS = 46
 SPLITS = ("train", "validation", "test")
 
 
@@ -100,11 +99,8 @@ def _left_out(kind: str, excluded: Sequence[Excluded]) -> Box | None:
 
 
 def _short(code: str) -> str:
-    """Return a reason that fits a box: the first words of its sentence, or the code in words."""
-    sentence = {str(key): text for key, text in EXCLUSION_TEXT.items()}.get(code, "").rstrip(".")
-    if not sentence or len(sentence) > MOST_LETTERS:
-        return code.replace("_", " ")
-    return sentence[0].lower() + sentence[1:] if not sentence.startswith("QRS") else sentence
+    """Return a reason in a few words."""
+    return {str(key): text for key, text in EXCLUSION_SHORT.items()}.get(code, code.replace("_", " "))
 
 
 def _generic_arm(evidence: Evidence) -> Branch:
