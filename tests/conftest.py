@@ -26,6 +26,7 @@ from client.database.session import create_database, open_database, sessions
 from client.database.tables import Base
 
 DATA_VARIABLE = "FEDKALEMIA_TEST_DATA"
+NO_SKIPS_VARIABLE = "FEDKALEMIA_NO_SKIPS"
 POSTGRES_START_S = 60
 POSTGRES_STOP_S = 30
 
@@ -222,3 +223,13 @@ def tiny_site_factory() -> Callable[..., Any]:
     spec.loader.exec_module(module)
     make: Callable[..., Any] = module.make_tiny_site
     return make
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Where FEDKALEMIA_NO_SKIPS is set (continuous integration), a skipped test is a failed one."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get(NO_SKIPS_VARIABLE):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and {NO_SKIPS_VARIABLE} is set: {report.longrepr[2]}"
