@@ -233,7 +233,7 @@ def _summarize(
         journey.settings,
         folds=journey.folds,
         servers={name: journey.out / "server" / name for name in journey.folds},
-        pages={name: str(page.relative_to(journey.out)) for name, page in pages.items()},
+        pages={name: str(page.resolve().relative_to(journey.out.resolve())) for name, page in pages.items()},
         seconds={name: round(seconds, 2) for name, seconds in clock.seconds.items()},
         peak_memory_mb=peak_memory_mb(),
         notes=journey.notes,
