@@ -12,9 +12,9 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from common.errors import ConfigurationError
 from common.task import TASKS, Task
@@ -74,6 +74,15 @@ class LabelSettings(Section):
     merge_s: float = Field(1800.0, ge=0, description="Draws closer than this are one measurement, s")
     whole_blood: bool = Field(True, description="Take whole-blood (blood gas) potassium too")
 
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        limits = (self.plausible_from, self.negative_from, self.negative_to, self.positive_above)
+        if list(limits) != sorted(limits) or self.plausible_to <= self.positive_above:
+            raise ValueError(
+                "limits must ascend: plausible_from, negative_from, negative_to, positive_above, plausible_to"
+            )
+        return self
+
 
 class CohortSettings(Section):
     """Who is in the cohort, and in which split."""
@@ -81,7 +90,12 @@ class CohortSettings(Section):
     min_positive: int = Field(8, ge=1, description="Positive strips a personal patient needs")
     min_negative: int = Field(8, ge=1, description="Negative strips a personal patient needs")
     split: tuple[float, float, float] = Field((6.0, 2.0, 2.0), description="train : validation : test")
-    balance: bool = Field(True, description="Train on equally many positive and negative strips")
+
+    @model_validator(mode="after")
+    def _some_share(self) -> Self:
+        if min(self.split) < 0 or self.split[0] <= 0:
+            raise ValueError("split needs a share above 0 for train and none below 0")
+        return self
 
 
 class ModelSettings(Section):
@@ -172,6 +186,14 @@ class Settings(Section):
     federation: FederationSettings = FederationSettings()
     personalization: PersonalizationSettings = PersonalizationSettings()
     policy: PolicySettings = PolicySettings()
+
+    @model_validator(mode="after")
+    def _no_shared_signal(self) -> Self:
+        if self.task == "hyperkalemia" and self.label.merge_s < self.strip.window_s:
+            raise ValueError(
+                "label.merge_s must not be below strip.window_s, or two strips would share the same ECG"
+            )
+        return self
 
     @property
     def words(self) -> Task:
@@ -280,6 +302,8 @@ def _sentence(model: type[BaseModel], error: ValidationError, where: str) -> str
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
     name = ".".join(path)
+    if first["type"] == "value_error":  # raised by a rule above; its input is a whole section
+        return f"{where}{', ' + name if name else ''}: {first['msg'].removeprefix('Value error, ')}"
     if first["type"] != "extra_forbidden":
         return f"{where}: {name} = {first.get('input')!r}: {first['msg'].lower()}"
     section: Any = model

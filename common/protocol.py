@@ -136,7 +136,7 @@ _ROUND: dict[str, Kind] = (
 _METHODS = "generic|threshold|closed_form|fine_tuned|selected"
 _FIGURES = (
     "beat-auc|beat-f1|beat-sensitivity|beat-specificity|beat-positive-predictivity|beat-accuracy|"
-    "strip-accuracy|strip-sensitivity|strip-specificity|strip-auc|brier"
+    "strip-accuracy|strip-sensitivity|strip-specificity|strip-auc"
 )
 _MOMENTS = "n|total|total-sq"
 # The answers to train.round and evaluate.round: sums over beats and over patients.

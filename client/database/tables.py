@@ -187,7 +187,7 @@ class Strip(Base):
     n_beats: Mapped[int] = mapped_column(default=0, doc="Accepted beats")
     n_detected: Mapped[int] = mapped_column(default=0, doc="R peaks found")
     signal_s: Mapped[float] = mapped_column(default=0.0, doc="Seconds of lead II in the window")
-    heart_rate_bpm: Mapped[float | None] = mapped_column(doc="Mean, per minute")
+    heart_rate_bpm: Mapped[float | None] = mapped_column(doc="From the median RR interval, per minute")
     quality: Mapped[dict[str, Any]] = mapped_column(default=dict, doc="Every quality figure, by name")
 
     patient: Mapped[Patient] = relationship(back_populates="strips")
@@ -207,7 +207,9 @@ class CohortMember(Base):
     run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), doc="Cohort run")
     patient_id: Mapped[int] = mapped_column(ForeignKey("patients.id"), index=True)
     role: Mapped[str] = mapped_column(Text(8), doc="generic or personal")
-    split: Mapped[str | None] = mapped_column(Text(12), doc="train, validation, test; null if personal")
+    split: Mapped[str | None] = mapped_column(
+        Text(12), doc="train, validation or test; null: personal, no lists"
+    )
     n_positive: Mapped[int] = mapped_column(doc="Accepted positive strips")
     n_negative: Mapped[int] = mapped_column(doc="Accepted negative strips")
     n_gap: Mapped[int] = mapped_column(doc="Accepted gap strips; never trained on")
@@ -263,7 +265,7 @@ class PersonalizationRun(Base):
     outcome: Mapped[str] = mapped_column(Text(24), doc="How it ended, or why it was not done")
     generic_sha256: Mapped[str] = mapped_column(Text(64), doc="Generic model it began from")
     cut: Mapped[datetime | None] = mapped_column(doc="Start of the first test strip")
-    gap_s: Mapped[float | None] = mapped_column(doc="From the last training to the first test strip")
+    gap_s: Mapped[float | None] = mapped_column(doc="Required before the first test strip")
     n_train_positive: Mapped[int] = mapped_column(default=0)
     n_train_negative: Mapped[int] = mapped_column(default=0)
     n_test_positive: Mapped[int] = mapped_column(default=0)

@@ -132,7 +132,8 @@ def _personal_arm(evidence: Evidence) -> Branch:
         lines.append(
             f"{_where(run, runs)}{plural(len(own), 'patient')}, {plural(_strips(own), 'labelled strip')}"
         )
-    outcomes = sorted({one.outcome for one in evidence.personal})
+    # Who trained the generic model stands in the other arm.
+    outcomes = sorted({one.outcome for one in evidence.personal} - {"trained_generic"})
     ends = [
         f"{plural(len({one.patient for one in evidence.personal if one.outcome == code}), 'patient')} "
         f"{outcome_text(code)}"

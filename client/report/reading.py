@@ -167,7 +167,7 @@ def _generic(session: Session, run: Run) -> Generic:
 
 
 def _histogram(details: Mapping[str, Any]) -> ScoreHistogram | None:
-    for place in (details.get("generic", {}), details.get("sent", {})):
+    for place in (details, details.get("sent", {})):
         try:
             return ScoreHistogram.from_flat(place, "generic.histogram")
         except ProtocolError:

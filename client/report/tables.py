@@ -56,8 +56,9 @@ def generic_table(evidence: Evidence) -> Table:
         row("  positive predictivity", lambda one: ratio(one.beats.tp, one.beats.tp + one.beats.fp)),
     ]  # fmt: skip
     return Table(
-        caption="The generic model on the test patients of the generic cohort, all beats and strips pooled. "
-        "A strip is called positive when more than half of its beats are.",
+        caption="The generic model on test patients: none of them trained or chose it. With folds, "
+        "personal patients are among them. All beats and strips pooled; a strip is called positive when more "
+        "than half of its beats are.",
         head=("", *(one.run if several else "Test patients" for one in shown)),
         rows=rows if shown else [],
         note="Beats of one patient resemble each other: the number of patients, not of beats, says how far "
@@ -214,7 +215,7 @@ def patients_table(evidence: Evidence, result: Comparison) -> Table:
     ]
     notes = [f"▼ and shading: lost more than {limit(words)}, or more than 0.05 beat F1"] if marked else []
     return Table(
-        caption=f"Every patient of the personal cohort: {words.title} after the last "
+        caption=f"Every patient with enough strips of both labels: {words.title} after the last "
         "round, by method. Numbers "
         "of patients are this database’s own. Strips and episodes: positive / negative. Gain: selected − "
         "generic.",

@@ -130,7 +130,7 @@ def notes(result: Comparison, evidence: Evidence, settings: Settings) -> list[No
     elif n:
         out.append(
             Note(
-                f"No patient lost more than {limit(result.words)} {result.words.title}"
+                f"No patient of the primary result lost more than {limit(result.words)} {result.words.title}"
                 + ("" if result.words.key == "beat_f1" else f" or {WORSE_BY:g} beat F1"),
                 "against the generic model.",
             )

@@ -17,14 +17,12 @@ class FigureWords:
     title : name with its level, ``beat`` or ``strip``.
     percent : written as percent, otherwise with decimals.
     digits : decimals.
-    saying : what it is, for a reader who meets it for the first time.
     """
 
     key: str
     title: str
     percent: bool
     digits: int
-    saying: str
 
     @property
     def wire(self) -> str:
@@ -41,35 +39,16 @@ FIGURES: Mapping[str, FigureWords] = MappingProxyType(
     {
         words.key: words
         for words in (
-            FigureWords(
-                "strip_accuracy", "strip accuracy", True, 0, "share of strips called right by majority vote"
-            ),
-            FigureWords("strip_sensitivity", "strip sensitivity", True, 0, "share of positive strips found"),
-            FigureWords(
-                "strip_specificity", "strip specificity", True, 0, "share of negative strips left alone"
-            ),
-            FigureWords(
-                "strip_auc", "strip AUC", False, 3, "chance that a positive strip has the higher vote"
-            ),
-            FigureWords(
-                "beat_auc", "beat AUC", False, 3, "chance that a positive beat scores above a negative one"
-            ),
-            FigureWords(
-                "beat_f1", "beat F1", False, 3, "harmonic mean of beat sensitivity and positive predictivity"
-            ),
-            FigureWords("beat_accuracy", "beat accuracy", True, 1, "share of beats called right"),
-            FigureWords("beat_sensitivity", "beat sensitivity", True, 1, "share of positive beats found"),
-            FigureWords(
-                "beat_specificity", "beat specificity", True, 1, "share of negative beats left alone"
-            ),
-            FigureWords(
-                "beat_positive_predictivity",
-                "beat positive predictivity",
-                True,
-                1,
-                "share of beats called positive that are",
-            ),
-            FigureWords("brier", "strip Brier score", False, 3, "mean squared error of the probability"),
+            FigureWords("strip_accuracy", "strip accuracy", True, 0),
+            FigureWords("strip_sensitivity", "strip sensitivity", True, 0),
+            FigureWords("strip_specificity", "strip specificity", True, 0),
+            FigureWords("strip_auc", "strip AUC, by mean logit", False, 3),
+            FigureWords("beat_auc", "beat AUC", False, 3),
+            FigureWords("beat_f1", "beat F1", False, 3),
+            FigureWords("beat_accuracy", "beat accuracy", True, 1),
+            FigureWords("beat_sensitivity", "beat sensitivity", True, 1),
+            FigureWords("beat_specificity", "beat specificity", True, 1),
+            FigureWords("beat_positive_predictivity", "beat positive predictivity", True, 1),
         )
     }
 )

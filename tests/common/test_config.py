@@ -88,3 +88,17 @@ def test_each_task_has_words_for_its_labels():
     assert TASKS["hyperkalemia"].word(Label.GAP) == "borderline potassium"
     for label in (Label.POSITIVE, Label.NEGATIVE):
         assert "potassium" not in TASKS["ventricular"].word(label)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ({"label": {"merge_s": 60.0}}, "share the same ECG"),
+        ({"label": {"negative_to": 6.0}}, "limits must ascend"),
+        ({"cohort": {"split": [0.0, 1.0, 1.0]}}, "share above 0 for train"),
+        ({"cohort": {"split": [6.0, -2.0, 2.0]}}, "none below 0"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(overrides, says):
+    with pytest.raises(ConfigurationError, match=says):
+        make_settings(overrides=overrides)

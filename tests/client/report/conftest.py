@@ -392,7 +392,7 @@ def _journey(
     for index, person in enumerate(own):
         row = make.personalize(run, person, "not_interleaved" if index == 6 else make.outcome)
         make.predictions(run, person, row)
-    run.details = {"generic": histogram.as_flat("generic.histogram")}
+    run.details = histogram.as_flat("generic.histogram")
 
 
 @pytest.fixture(scope="session")
