@@ -1,5 +1,7 @@
 # Each target sets up what it needs. Start with: make demo
-PYTHON ?= python3
+# The first Python that is new enough; name another with PYTHON=...
+PYTHON ?= $(or $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done),python3)
 # Where pip finds torch. Empty: the default index. CPU only, a tenth of the size:
 #   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
@@ -20,11 +22,12 @@ $(BIN)/python:
 	  echo "error: fedkalemia needs Python 3.11 or newer, and $(PYTHON) is" \
 	       "'$$($(PYTHON) --version 2>&1)'; install one and run: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 2; }
 	@echo "Creating the environment in $(VENV) ..."
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "error: $(PYTHON) cannot make environments; on Debian: apt install python3-venv"; exit 2; }
 
 $(VENV)/.runtime: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing pinned dependencies (a few minutes the first time) ..."
-	@$(PIP) install --quiet -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	@$(PIP) install --quiet -c constraints.txt $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)) torch
 	@$(PIP) install --quiet -c constraints.txt --editable .
 	@touch $@
 

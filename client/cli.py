@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from client.data.cohort import CohortSummary
     from client.data.ingest import IngestResult
 
-from client.site import Site, load_site, write_site_file
+from client.site import SITE_NAME, Site, load_site, write_site_file
 from common.command import run_app
 from common.config import parse_overrides
-from common.errors import CohortError
+from common.errors import CohortError, ConfigurationError, ModelError
 from common.logs import say
 
 app = typer.Typer(
@@ -27,7 +27,12 @@ database_app = typer.Typer(help="The site database.", no_args_is_help=True)
 app.add_typer(database_app, name="database")
 
 SiteFolder = Annotated[Path, typer.Argument(metavar="SITE", help="Site folder, made by 'init'")]
-RunName = Annotated[str, typer.Option("--name", help="Name of the run (a fold, or 'main')")]
+RunName = Annotated[
+    str,
+    typer.Option(
+        "--name", callback=lambda value: _run_name(value), help="Name of the run (a fold, or 'main')"
+    ),
+]
 
 
 @app.command()
@@ -89,10 +94,13 @@ def cohort(
 def personalize(
     folder: SiteFolder,
     model: Annotated[
-        Path | None, typer.Option(help="Generic model (best.safetensors of a federation); default: last used")
+        Path | None,
+        typer.Option(
+            help="Generic model (best.safetensors of a federation); default: last used under the name"
+        ),
     ] = None,
     name: RunName = "main",
-    seed: Annotated[int | None, typer.Option(help="Seed; default: the site's setting")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed; default: the site's setting")] = None,
 ) -> None:
     """Fit the generic model to each personal patient, test it and store everything."""
     import torch
@@ -102,8 +110,7 @@ def personalize(
 
     site = load_site(folder)
     torch.set_num_threads(site.settings.threads)
-    path = model or site.models / f"generic-{name}.safetensors"
-    generic = load_generic(path)
+    generic = load_generic(model or _last_generic(site, name))
     plan = generic.plan(name=name, seed=site.settings.seed if seed is None else seed, settings=site.settings)
     personalize_site(site, generic.weights, plan)
     say(f"{site.name}: done\nnext: fedkalemia-site report {folder}")
@@ -112,7 +119,12 @@ def personalize(
 @app.command()
 def report(
     folder: SiteFolder,
-    name: Annotated[list[str] | None, typer.Option("--name", help="Runs to report on; repeatable")] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--name", callback=lambda values: _run_names(values), help="Runs to report on; repeatable"
+        ),
+    ] = None,
 ) -> None:
     """Write the site report: one HTML page that needs no network."""
     from client.database.session import open_database, sessions
@@ -150,6 +162,21 @@ def upgrade_database(folder: SiteFolder) -> None:
     say(f"{site.name}: the database has this version's schema")
 
 
+def _last_generic(site: Site, name: str) -> Path:
+    """Return the generic model this site last used under a name."""
+    from client.database.queries import latest_generic
+    from client.database.session import open_database, sessions
+
+    with sessions(open_database(site.database_url))() as session:
+        path = latest_generic(session, name)
+    if path is None:
+        raise ModelError(
+            f"site {site.name} has not used a generic model under the name {name!r} yet; name the file with "
+            "--model (a federation writes it as best.safetensors)"
+        )
+    return site.folder / path
+
+
 def _ingested(result: IngestResult) -> str:
     strips = ", ".join(
         f"{reasons.get('accepted', 0)} {label}" for label, reasons in sorted(result.strips.items())
@@ -170,7 +197,24 @@ def _frozen(summary: CohortSummary) -> str:
 
 
 def _keys(path: Path | None) -> list[str] | None:
-    return None if path is None else path.read_text().split()
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"{path} cannot be read ({error}); it holds one patient key a line"
+        ) from None
+
+
+def _run_name(value: str) -> str:
+    if not SITE_NAME.fullmatch(value):  # names of runs follow the rule of names of sites
+        raise typer.BadParameter("1 to 32 lower-case letters, digits and hyphens, beginning with a letter")
+    return value
+
+
+def _run_names(values: list[str] | None) -> list[str] | None:
+    return None if values is None else [_run_name(value) for value in values]
 
 
 def main() -> None:

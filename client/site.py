@@ -143,7 +143,7 @@ def write_site_file(
     """
     path = folder / "site.toml"
     text = _toml({"site": {"name": name}, "source": source, "settings": settings})
-    if path.is_file() and path.read_text() != text:
+    if path.is_file() and path.read_text(encoding="utf-8") != text:
         raise ConfigurationError(f"{path} exists and differs; edit it, or choose another folder")
     _site_section({"name": name}, path)
     validated(SourceSettings, source, "section source")
@@ -168,4 +168,4 @@ def _toml(values: Mapping[str, Any], prefix: str = "") -> str:
 def _toml_value(value: object) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml_value(item) for item in value) + "]"
-    return json.dumps(value)  # JSON scalars are TOML scalars
+    return json.dumps(value, ensure_ascii=False)  # JSON scalars are TOML scalars

@@ -6,10 +6,12 @@ Nothing is left half-written in either case, and the same command goes on where 
 
 from __future__ import annotations
 
+import _thread
 import errno
 import importlib.util
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,9 +22,10 @@ from common.logs import reporter_for, use_reporter
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
+RAISE_AGAIN_S = 0.05
 ROOMS = ("common", "client", "server", "simulation")
 
-# Flower must neither install packages at run time nor call home (see docs/explanation/flower.md).
+# Flower must neither install packages at run time nor call home (see docs/explanation/architecture.md).
 FLOWER_ENVIRONMENT = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -56,19 +59,30 @@ def run_app(app: typer.Typer) -> None:
     """Run a command line and turn every ending into a sentence and an exit code."""
     os.environ.update(FLOWER_ENVIRONMENT)
     use_reporter(reporter_for(sys.stdout))
+    sys.unraisablehook = _not_raised
     sys.exit(_ending(lambda: app(standalone_mode=False)))
+
+
+def _not_raised(what: sys.UnraisableHookArgs) -> None:
+    """Raise Ctrl-C again where Python drops it, as it does inside a finalizer: nobody presses it in vain."""
+    if what.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(what)
+        return
+    again = threading.Timer(RAISE_AGAIN_S, _thread.interrupt_main)  # once the finalizer has returned
+    again.daemon = True
+    again.start()
 
 
 def _ending(action: Callable[[], object]) -> int:
     try:
         check_rooms()
         code = action()
-        return code if isinstance(code, int) else 0
+        # The command line parser may turn Ctrl-C into a code of its own, and says nothing then.
+        return _stopped() if code == EXIT_INTERRUPTED else code if isinstance(code, int) else 0
     except FedkalemiaError as error:
         return _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo("\nStopped. Nothing is half-written; the same command goes on from here.", err=True)
-        return EXIT_INTERRUPTED
+        return _stopped()
     except typer.Exit as end:
         return end.exit_code
     except OSError as error:
@@ -83,6 +97,13 @@ def _ending(action: Callable[[], object]) -> int:
             raise
         show()
         return int(getattr(error, "exit_code", EXIT_ERROR))
+
+
+def _stopped() -> int:
+    # A terminal shows ^C where the cursor is.
+    line = "\n" * sys.stderr.isatty()
+    typer.echo(f"{line}Stopped. Nothing is half-written; the same command goes on from here.", err=True)
+    return EXIT_INTERRUPTED
 
 
 def _fail(sentence: str) -> int:

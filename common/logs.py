@@ -12,15 +12,18 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn
 from rich.progress import Progress as RichProgress
+from rich.text import Text
 
 LINE_EVERY_S = 5.0
+#: Several steps reported done so soon were done by an earlier run, and say nothing about the pace.
+ALREADY_DONE_S = 0.2
 LOGGER = logging.getLogger("fedkalemia")
 
 
@@ -87,20 +90,21 @@ class _PlainStage:
     ) -> None:
         self._reporter, self._title, self._total, self._unit = reporter, title, total, unit
         self._every_s, self._done, self._text = every_s, 0, ""
+        self._pace = _Pace(total)
         self._start = self._last = time.monotonic()
         size = f" ({total} {unit}{'s' * (total != 1)})" if total else ""
         reporter.say(f"{title}{size} ...")
 
     def advance(self, steps: int = 1, text: str | None = None) -> None:
         self._done += steps
+        self._pace.advance(steps)
         self._text = text if text is not None else self._text
         now = time.monotonic()
         if now - self._last < self._every_s or self._done == self._total:
             return
         self._last = now
-        left = ""
-        if self._total and self._done:
-            left = f", about {duration((now - self._start) / self._done * (self._total - self._done))} left"
+        seconds = self._pace.left()
+        left = "" if seconds is None else f", about {duration(seconds)} left"
         plural = "s" * (self._done != 1)
         of = f"{self._unit} {self._done} of {self._total}"
         count = of if self._total else f"{self._done} {self._unit}{plural}"
@@ -112,6 +116,36 @@ class _PlainStage:
         self._reporter.say(f"{self._title}: {end} in {took}{'; ' + self._text if self._text else ''}")
 
 
+class _Pace:
+    """How long the rest of a stage takes if it goes on as it did on average."""
+
+    def __init__(self, total: int | None) -> None:
+        self._total, self._done, self._before = total, 0, 0
+        self._start = time.monotonic()
+
+    def advance(self, steps: int) -> None:
+        if steps > 1 and self._done == 0 and time.monotonic() - self._start < ALREADY_DONE_S:
+            self._before = steps
+        self._done += steps
+
+    def left(self) -> float | None:
+        """Return seconds; None as long as nothing is known."""
+        own = self._done - self._before
+        if not self._total or own <= 0:
+            return None
+        return (time.monotonic() - self._start) / own * max(0, self._total - self._done)
+
+
+class _TimeColumn(ProgressColumn):
+    """Time a stage took so far and time it will still take, told apart by words."""
+
+    def render(self, task: Task) -> Text:
+        took = task.finished_time if task.finished else task.elapsed
+        shown = duration(took or 0.0)
+        left = None if task.finished else task.fields["pace"].left()
+        return Text(shown if left is None else f"{shown}, about {duration(left)} left")
+
+
 class TerminalReporter:
     """Live bars on a terminal."""
 
@@ -120,8 +154,7 @@ class TerminalReporter:
             TextColumn("{task.description}", justify="left"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(compact=True),
+            _TimeColumn(),
             TextColumn("[dim]{task.fields[text]}"),
             console=console,
         )
@@ -130,7 +163,8 @@ class TerminalReporter:
 
     def say(self, text: str) -> None:
         """Write one line above the bars."""
-        self._progress.console.print(text, highlight=False, markup=False)
+        # Left to the terminal to wrap: a path must stay one path when it is copied.
+        self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def open(self, title: str, total: int | None, unit: str) -> Stage:
         """Add a bar."""
@@ -138,7 +172,8 @@ class TerminalReporter:
             if self._open == 0:
                 self._progress.start()
             self._open += 1
-        return _Bar(self._progress, self._progress.add_task(title, total=total, text=""))
+        pace = _Pace(total)
+        return _Bar(self._progress, self._progress.add_task(title, total=total, text="", pace=pace), pace)
 
     def close(self, stage: Stage, failed: bool) -> None:
         """Leave the finished bar on the screen; stop drawing when none runs."""
@@ -153,10 +188,11 @@ class TerminalReporter:
 
 
 class _Bar:
-    def __init__(self, progress: RichProgress, task: int) -> None:
-        self._progress, self._task = progress, task
+    def __init__(self, progress: RichProgress, task: int, pace: _Pace) -> None:
+        self._progress, self._task, self._pace = progress, task, pace
 
     def advance(self, steps: int = 1, text: str | None = None) -> None:
+        self._pace.advance(steps)
         self._progress.advance(self._task, steps)  # type: ignore[arg-type]
         if text is not None:
             self._progress.update(self._task, text=text)  # type: ignore[arg-type]
@@ -221,12 +257,23 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+class _QuietFile(logging.FileHandler):
+    """A log that cannot be written is a loss for the site; it must not become the answer to the server."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(OSError):
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Say nothing: the standard answer is a traceback on the terminal."""
+
+
 def site_log(path: Path) -> logging.Logger:
     """Return the logger of one site's own file; nothing written to it reaches another place."""
     logger = logging.getLogger(f"fedkalemia.site.{path.resolve()}")
     if not logger.handlers:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path, delay=True)
+        handler = _QuietFile(path, delay=True, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)

@@ -44,9 +44,12 @@ class Replies:
             self.failures[site] = failure or "site_error"
             return
         metrics = protocol.sums(content)
+        if metrics.get("validation-patients", 0) > 0 and "validation-loss-total" not in metrics:
+            self.failures[site] = "bad_reply"
+            return
         if "weights" in content:
             beats = metrics.get("train-beats", 0)
-            if not trains or beats <= 0:
+            if not trains or beats <= 0 or "train-loss-total" not in metrics:
                 self.failures[site] = "bad_reply"
                 return
             try:

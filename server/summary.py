@@ -38,7 +38,7 @@ def write_summary(server_outs: Sequence[Path], path: Path) -> None:
     Raises
     ------
     FederationError
-        If a folder holds no federation, or federations of different tasks are put together.
+        If a folder holds no federation, or federations of different tasks or journeys are put together.
     StorageError
         If the page cannot be written; an older page stays.
     """
@@ -48,6 +48,12 @@ def write_summary(server_outs: Sequence[Path], path: Path) -> None:
         raise FederationError(
             f"a summary is about one task, these folders are about {' and '.join(tasks) or 'none'}; name the "
             "output folders of one journey"
+        )
+    names = [one.story["name"] for one in told]
+    if len(set(names)) != len(names) or len({one.story["settings_sha256"] for one in told}) != 1:
+        raise FederationError(
+            f"a summary puts the federations of one journey together, each once; these ({', '.join(names)}) "
+            "repeat, or were run with different settings: patients would be counted twice"
         )
     write_atomic(path, render(TEMPLATE, page_content(told)))
 

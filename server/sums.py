@@ -101,6 +101,10 @@ def load(out: Path) -> Told:
         ) from None
     if not isinstance(story, dict) or (story.get("format"), story.get("version")) != (FORMAT, VERSION):
         raise FederationError(f"{out / STORY} was not written by a server of this version; run it again")
+    if missing := sorted({"name", "settings", "settings_sha256", "rounds", "status"} - set(story)):
+        raise FederationError(
+            f"{out / STORY} is damaged: {', '.join(missing)} missing; run the federation again"
+        )
     return Told(
         story=story,
         settings=validated(Settings, story["settings"], f"{out / STORY}, settings"),

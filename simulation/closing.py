@@ -20,9 +20,9 @@ def closing_text(out: Path, summary: RunSummary) -> str:
     lines += _worse_lines(summary.personal)
     lines += [f"note: {note}" for note in summary.notes]
     lines += ["", "Reports (open them in a browser):"]
-    width = max(len(name) for name in summary.pages)
-    lines += [f"  {name:<{width}}  {out / page}" for name, page in summary.pages.items()]
-    lines += [f"  {'all numbers':<{width}}  {out / 'summary.json'}"]
+    places = {**summary.pages, "all numbers": "summary.json"}
+    width = max(len(name) for name in places)
+    lines += [f"  {name:<{width}}  {out / place}" for name, place in places.items()]
     total = duration(sum(summary.seconds.values()))
     lines += ["", f"{total}, at most {summary.peak_memory_mb:.0f} MB of memory. {task.disclaimer}"]
     return "\n".join(lines)

@@ -125,7 +125,9 @@ def deal_sites(
         for side in (fold.train, fold.test):
             if len(side) < sites:
                 raise SourceError(
-                    f"{len(side)} patients cannot be shared among {sites} sites; choose fewer with --sites"
+                    f"{len(fold.train)} patients to train on and {len(fold.test)} to test on cannot be "
+                    f"shared among {sites} sites: each needs at least one of both; choose fewer sites with "
+                    "--sites, or a folder with more records"
                 )
             for keys in _strata({key: counts[key] for key in side}, cohort):
                 for patient in keys:

@@ -32,6 +32,7 @@ def synthetic_journey(
 ) -> Journey:
     """Plan a run on synthetic hospitals, which are written to ``out/hospitals`` first."""
     settings, changed = _settings("hyperkalemia", preset, seed, overrides)
+    _check_sites(sites, settings)
     profiles = _profiles(sites)
     hospitals = {profile.name: out.resolve() / "hospitals" / profile.name for profile in profiles}
     jobs = [
@@ -78,6 +79,7 @@ def mitbih_journey(
         For options that do not go together.
     """
     settings, changed = _settings("ventricular", preset, seed, overrides)
+    _check_sites(sites, settings)
     survey = survey_recordings(data, settings, include_paced=train_records is not None)
     folds = _folds(survey, settings, split, train_records, test_records)
     used = {key for fold in folds for key in (*fold.train, *fold.test)}
@@ -121,6 +123,14 @@ def _settings(
 ) -> tuple[Settings, dict[str, Any]]:
     changed = merge({"seed": seed}, overrides)
     return make_settings(task, preset, changed), changed
+
+
+def _check_sites(sites: int, settings: Settings) -> None:
+    if sites < settings.federation.min_sites:
+        raise ConfigurationError(
+            f"--sites {sites} is below federation.min_sites = {settings.federation.min_sites}; raise "
+            f"--sites, or use --set federation.min_sites={sites}"
+        )
 
 
 def _profiles(sites: int) -> list[SiteProfile]:

@@ -7,21 +7,24 @@ run, and goes on where it stopped. Only this module and the cross-run summary ma
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from client.site import Site, load_site, write_site_file
+from client.site import DATABASE_VARIABLE, Site, load_site, write_site_file
 from common.config import Settings
-from common.errors import ConfigurationError, StorageError
+from common.errors import CohortError, ConfigurationError, FederationError, StorageError
 from common.files import read_json, write_json
 from common.logs import say
 from simulation.folds import Fold
-from simulation.summary import RunSummary
 from simulation.workers import map_processes
+
+if TYPE_CHECKING:  # ingest workers load this module, and must not load torch with it
+    from simulation.summary import RunSummary
 
 FORMAT = 1
 
@@ -88,7 +91,12 @@ def run_journey(journey: Journey) -> RunSummary:
         If the folder holds a run with other settings or sites.
     StorageError
         If the folder holds something else, or cannot be written.
+    CohortError
+        If the cohort of a site is empty or has one label only. Nothing is trained then: a run without the
+        site would not be the one asked for.
     """
+    # Every site of a simulation has its own SQLite file; a variable meant for a real site must not reach it.
+    os.environ.pop(DATABASE_VARIABLE, None)
     clock = _Clock()
     _claim(journey)
     if journey.prepare is not None:
@@ -98,8 +106,7 @@ def run_journey(journey: Journey) -> RunSummary:
     with clock.stage("ingest"):
         map_processes(_ingest_site, folders, journey.workers)
     with clock.stage("cohort"):
-        for folder, spec in zip(folders, journey.sites, strict=True):
-            _freeze(load_site(folder), spec)
+        _freeze_all([load_site(folder, {}) for folder in folders], journey.sites)
     for name in journey.folds:
         # Federation and personalization are one run of the two Flower apps.
         with clock.stage("federation_and_personalization"):
@@ -142,10 +149,10 @@ def _claim(journey: Journey) -> None:
                 f"{journey.out} holds a run with other settings or sites; choose another --out, or remove it"
             )
         say(f"going on with the run in {journey.out}")
-        return
-    if journey.out.is_dir() and any(journey.out.iterdir()):
+    elif journey.out.is_dir() and any(not entry.name.startswith(".") for entry in journey.out.iterdir()):
         raise StorageError(f"{journey.out} is not empty and holds no run; choose another --out")
-    write_json(path, identity)
+    else:
+        write_json(path, identity)
     write_json(journey.out / "settings.json", journey.settings.model_dump(mode="json"))
 
 
@@ -171,6 +178,21 @@ def _ingest_site(folder: Path) -> None:
         ingest(site, sessions(engine))
     finally:
         engine.dispose()
+
+
+def _freeze_all(sites: Sequence[Site], specs: Sequence[SiteSpec]) -> None:
+    """Freeze every site's cohorts, so that one sentence names all sites that have none."""
+    failures = []
+    for site, spec in zip(sites, specs, strict=True):
+        try:
+            _freeze(site, spec)
+        except CohortError as error:
+            failures.append(str(error))
+    if failures:
+        raise CohortError(
+            f"nothing was trained, because {len(failures)} of {len(sites)} sites cannot take part: "
+            f"{'; '.join(failures)}; choose another --out with fewer --sites, other records or other settings"
+        )
 
 
 def _freeze(site: Site, spec: SiteSpec) -> None:
@@ -203,6 +225,19 @@ def _federate(journey: Journey, name: str, folders: Sequence[Path]) -> None:
     }
     nodes = [{"site-folder": str(folder)} for folder in folders]
     run_in_process(server_app, client_app, nodes, run_config, workers=journey.workers)
+    _check_all_personalized(journey, name)
+
+
+def _check_all_personalized(journey: Journey, name: str) -> None:
+    """Stop with a sentence that names the site whose personalization failed."""
+    from common.protocol import sentence  # here, because ingest workers load this module without Flower
+
+    story = read_json(journey.out / "server" / name / "server.json")
+    for site, code in sorted(story["personalize_failures"].items()):
+        raise FederationError(
+            f"{site} did not personalize: {sentence(code)}. See {journey.out / 'sites' / site / 'site.log'}, "
+            "then run the same command again; it goes on from there"
+        )
 
 
 def _write_pages(journey: Journey, folders: Sequence[Path]) -> dict[str, Path]:

@@ -116,7 +116,8 @@ class RunSummary(Section):
     settings_sha256: str
     versions: dict[str, str] = Field(description="Software versions")
     folds: dict[str, dict[str, Any]] = Field(
-        description="Federation -> federated rounds, rule that chose the generic model, its hash"
+        description="Federation -> federated rounds, rule that chose the generic model and its hash, sites, "
+        "failures by round"
     )
     sites: dict[str, SiteSummary]
     generic: GenericFigures | None = Field(description="All sites together")
@@ -172,6 +173,9 @@ def _fold(folder: Path) -> dict[str, Any]:
     return {
         "federated_rounds": len(server["rounds"]),
         "selected": server["selected"],
+        "failures": {
+            str(entry["round"]): entry["failures"] for entry in server["rounds"] if entry["failures"]
+        },
         "sites": server["sites"],
     }
 

@@ -50,8 +50,13 @@ def survey_recordings(folder: Path, settings: Settings, *, include_paced: bool =
     Raises
     ------
     SourceError
-        If the folder is missing, or holds no annotated record.
+        If the folder is missing, or holds no annotated record that can be read and used.
     """
+    if not folder.is_dir():
+        raise SourceError(
+            f"{folder} does not exist or is no folder; --data takes the folder with the files of the MIT-BIH "
+            "Arrhythmia Database"
+        )
     present = tuple(sorted(path.stem for path in folder.glob("*.hea") if path.with_suffix(".atr").is_file()))
     if not present:
         raise SourceError(
@@ -61,6 +66,11 @@ def survey_recordings(folder: Path, settings: Settings, *, include_paced: bool =
     leads = {record: _leads(folder / record) for record in present}
     with_lead = tuple(record for record in present if LEAD in leads[record])
     records = tuple(record for record in with_lead if include_paced or record not in PACED)
+    if not records:
+        raise SourceError(
+            f"none of the {len(present)} annotated records in {folder} can be used: "
+            f"{len(present) - len(with_lead)} lack lead {LEAD}, the others have paced beats; add records"
+        )
     same = {name: key for key, names in PERSONS.items() for name in names}
     person = {record: same.get(record, record) for record in records}
     counts: dict[str, Counts] = {}
@@ -72,8 +82,17 @@ def survey_recordings(folder: Path, settings: Settings, *, include_paced: bool =
 
 
 def count_strips(record: Path, min_beats: int) -> Counts:
-    """Count the minutes of a record with enough beats of each label."""
-    notes = wfdb.rdann(str(record), "atr")
+    """Count the minutes of a record with enough beats of each label.
+
+    Raises
+    ------
+    SourceError
+        If the annotation file is damaged.
+    """
+    try:
+        notes = wfdb.rdann(str(record), "atr")
+    except Exception as error:  # the package raises whatever a damaged file makes it stumble over
+        raise SourceError(f"{record.with_suffix('.atr')} is damaged; copy it again") from error
     labels = np.array([LABEL_OF_SYMBOL.get(symbol, "") for symbol in notes.symbol], dtype=object)
     minutes = (notes.sample / notes.fs // MINUTE_S).astype(int)
     return Counts(
@@ -87,5 +106,6 @@ def count_strips(record: Path, min_beats: int) -> Counts:
 def _leads(record: Path) -> list[str]:
     try:
         return list(wfdb.rdheader(str(record)).sig_name or [])
-    except (ValueError, OSError) as error:
-        raise SourceError(f"{record.with_suffix('.hea')} is not a readable header: {error}") from None
+    except Exception as error:  # as above
+        path = record.with_suffix(".hea")
+        raise SourceError(f"{path} is not a readable header: {error}; copy it again") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,8 @@ from client.database.tables import (
     Strip,
     StripPrediction,
 )
+from client.learning.evaluation import PATIENT_FIGURES
+from client.learning.results import row_figures
 from client.site import Site
 from common.metrics import Confusion, ScoreHistogram
 
@@ -180,17 +181,10 @@ def _patient(site: str, fold: str, row: PersonalizationRun) -> PatientTally:
 
 
 def figures(row: PersonalizationRound) -> dict[str, float]:
-    """Return every figure of one method after one round; NaN where it is undefined."""
-    beat = Confusion(row.tp, row.fp, row.tn, row.fn)
-    strip = Confusion(row.strip_tp, row.strip_fp, row.strip_tn, row.strip_fn)
-    stored = {"beat_auc": row.beat_auc, "strip_auc": row.strip_auc, "brier": row.brier}
+    """Return the figures of one method after one round; NaN where one is undefined.
+
+    Without the Brier score, which says nothing about the few strips of one patient (SCIENCE section 9).
+    """
     return {
-        "beat_f1": beat.f1,
-        "beat_sensitivity": beat.sensitivity,
-        "beat_specificity": beat.specificity,
-        "beat_positive_predictivity": beat.positive_predictivity,
-        "beat_accuracy": beat.accuracy,
-        "strip_accuracy": strip.accuracy,
-        "strip_sensitivity": strip.sensitivity,
-        "strip_specificity": strip.specificity,
-    } | {name: math.nan if value is None else value for name, value in stored.items()}
+        name.replace("-", "_"): value for name, value in row_figures(row).items() if name in PATIENT_FIGURES
+    }

@@ -5,8 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -14,6 +15,8 @@ from common import logs
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+LISTEN_S = 5.0
 
 
 def map_processes(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> list[Result]:
@@ -37,7 +40,8 @@ def map_processes(function: Callable[[Item], Result], items: Sequence[Item], wor
         min(workers, len(items)), mp_context=context, initializer=_start_worker, initargs=(queue,)
     )
     try:
-        futures = [pool.submit(function, item) for item in items]
+        with _no_interrupt():  # workers start with the signal blocked: see _start_worker
+            futures = [pool.submit(_run, function, item) for item in items]
         return [future.result() for future in futures]
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -47,8 +51,18 @@ def map_processes(function: Callable[[Item], Result], items: Sequence[Item], wor
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         queue.put(None)
-        listener.join()
+        listener.join(LISTEN_S)  # a worker that was killed may have taken the queue's lock with it
         queue.close()
+
+
+@contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Hold back Ctrl-C for a moment; processes started meanwhile never see it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @dataclass
@@ -105,16 +119,40 @@ class _Relay:
             self.reporter.close(stage, True)
 
 
+@dataclass
+class _Worker:
+    """What a worker process is doing, for its signal handler."""
+
+    busy: bool = False
+    stopped: bool = False
+
+    def stop(self, number: int, frame: object) -> None:
+        """End the running step once; an idle worker ends by itself when the pool does."""
+        first, self.stopped = not self.stopped, True
+        if self.busy and first:
+            raise KeyboardInterrupt
+
+
+_worker = _Worker()
+
+
 def _start_worker(queue: Any) -> None:
-    # Ctrl-C reaches every process of a terminal; the parent alone decides what it means and ends us by
-    # SIGTERM, which is turned into the same exception so that each step cleans up behind itself.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _interrupt)
+    # Ctrl-C reaches every process of a terminal; the parent alone decides what it means (the signal is
+    # blocked here from the first instruction on) and ends us by SIGTERM, which is turned into the same
+    # exception so that each step cleans up behind itself.
+    signal.signal(signal.SIGTERM, _worker.stop)
     logs.use_reporter(_QueueReporter(queue))
 
 
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+def _run(function: Callable[[Item], Result], item: Item) -> Result:
+    """Run one item in a worker, unless the worker was told to stop: items may wait in its queue."""
+    _worker.busy = True
+    try:
+        if _worker.stopped:
+            raise KeyboardInterrupt
+        return function(item)
+    finally:
+        _worker.busy = False
 
 
 def _relay(queue: Any) -> None:

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 
 def test_reading_files_into_beats_imports_neither_torch_nor_flower():
     code = (
-        "import sys, client.data.ingest, client.data.cohort, client.database.session;"
+        "import sys, client.data.ingest, client.data.cohort, client.database.session, simulation.run;"
         "print(sorted({'torch', 'flwr'} & set(sys.modules)))"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

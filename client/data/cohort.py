@@ -16,6 +16,8 @@ Rules (SCIENCE, section 9)
   before all files are in, costs no personal patient. Test patients may become personal.
 - With lists (folds, DS1 and DS2) the lists decide, and stored splits are neither read nor written: train
   patients are generic, test patients have the split ``test`` and are personal if they have the strips.
+- Neither rule can know which model a cohort will be used with. So personalization asks again, by the hash
+  of the weights, and tests nobody on a model that saw them (``queries.patients_of_model``).
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from dataclasses import dataclass, replace
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from client.data.made_with import check_made_with
 from client.data.splits import SPLITS, Candidate, assign_splits, check_shares, small_strata
 from client.database.queries import (
     accepted,
@@ -115,13 +118,14 @@ def freeze_cohort(
     CohortError
         If the lists overlap, the cohort is empty or has one label only; no member and no split is stored.
     ConfigurationError
-        If the shares of the split cannot be used.
+        If the shares of the split cannot be used, or the strips were made with other settings.
     """
     check_shares(site.settings.cohort.split)
     lists = None
     if train_keys is not None or test_keys is not None:
         lists = _checked_lists(name, train_keys or (), test_keys or ())
     with session_factory() as session:
+        check_made_with(session, site)
         latest = latest_run(session, "cohort", name)
         if latest is not None and latest.data_fingerprint == _fingerprint(session, site, lists):
             return replace(_summary(session, latest), reused=True)
@@ -235,6 +239,12 @@ def _by_lists(
         notes.append(f"{len(unknown)} patients of the lists are not at this site")
     if without := len((train | test) & known) - len(chosen):
         notes.append(f"{without} patients of the lists have no accepted strips")
+    trained = trained_patients(session, name)
+    if again := sum(c.patient_id in trained for c in chosen if c.source_key in test):
+        notes.append(
+            f"{again} patients of the test list helped to make an earlier generic model of this name and are "
+            "not tested on that one"
+        )
     return placed, 0, notes
 
 

@@ -9,7 +9,7 @@ the same rows and the same bytes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -20,20 +20,19 @@ from sqlalchemy.orm import Session
 from client.data.annotated import annotated_strips
 from client.data.beatstore import BeatStore
 from client.data.labels import LabelledDraw, label_draws
+from client.data.made_with import check_made_with, source_form
 from client.data.sources import AnnotatedSource, Source, open_source
 from client.data.sources.base import Person, Recordings
 from client.data.strips import FoundStrip, no_beats, strips_of_draws
 from client.database.runs import running
 from client.database.tables import Draw, Patient, Run, Strip
 from client.site import Site
-from common.errors import ConfigurationError, StorageError
+from common.errors import StorageError
 from common.logs import site_log, stage
 
 SessionFactory = Callable[[], Session]
 
-# Settings that decide what a strip is. Strips made with different ones must not share a database.
 ACCEPTED: Final = "accepted"
-DECISIVE: Final = ("task", "signal", "strip", "quality", "label")
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def ingest(site: Site, session_factory: SessionFactory) -> IngestResult:
         If the disk is full, or the beat store does not belong to the database. What was finished stays.
     """
     with session_factory() as session:
-        _check_settings(session, site)
+        check_made_with(session, site)
     source = open_source(site)
     with (
         running(session_factory, "ingest", site.settings, data_fingerprint=source.fingerprint()) as run,
@@ -111,7 +110,7 @@ def ingest(site: Site, session_factory: SessionFactory) -> IngestResult:
         _align(store, session_factory, run)
         with session_factory() as session:
             damage = _earlier_damage(session, run)
-        run.details = {"source": _source_form(site), "files": dict(source.counts()), **damage}
+        run.details = {"source": source_form(site), "files": dict(source.counts()), **damage}
         new = _all_patients(site, source, session_factory, store, run)
         with session_factory() as session:
             counted = _counted(session)
@@ -251,42 +250,6 @@ def _count_damage(run: Run, recordings: Recordings, site: Site) -> None:
         "unreadable_segments": run.details["unreadable_segments"] + recordings.n_unreadable_segments,
         "unreadable_records": run.details["unreadable_records"] + len(recordings.unreadable_records),
     }
-
-
-def _check_settings(session: Session, site: Site) -> None:
-    """Refuse to put strips made in two ways into one database.
-
-    Raises
-    ------
-    ConfigurationError
-        If a decisive setting differs from the one the stored patients were ingested with.
-    """
-    run_id = session.scalar(select(func.max(Strip.run_id))) or session.scalar(select(func.max(Draw.run_id)))
-    if run_id is None:
-        return
-    run = session.get_one(Run, run_id)
-    now = {**site.settings.model_dump(mode="json", include=set(DECISIVE)), **_source_form(site)}
-    before = {**run.settings, **run.details.get("source", {})}
-    changed = sorted(_differences(before, now))
-    if changed:
-        raise ConfigurationError(
-            f"the database of {site.name} was filled with other settings ({'; '.join(changed)}): strips made "
-            "in two ways cannot be mixed; set them back in site.toml, or make a fresh site folder with "
-            "'fedkalemia-site init' and ingest there"
-        )
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for name, value in now.items():
-        old = before.get(name)
-        if isinstance(value, Mapping) and isinstance(old, Mapping):
-            yield from _differences(old, value, f"{prefix}{name}.")
-        elif old != value:
-            yield f"{prefix}{name} was {old!r} and is now {value!r}"
-
-
-def _source_form(site: Site) -> dict[str, Any]:
-    return {"source_kind": site.source.kind, "detect": site.source.detect}
 
 
 def _align(store: BeatStore, session_factory: SessionFactory, run: Run) -> None:

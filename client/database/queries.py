@@ -1,27 +1,26 @@
 """Questions to the site database, answered as plain frozen values. Nothing here writes.
 
-Everything is counted by the database in SQL both engines understand; medians and standard deviations,
-for which they differ, are computed from the queried values.
+Everything is counted by the database, in SQL both engines understand.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from statistics import fmean, stdev
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, distinct, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from client.database.tables import CohortMember, Draw, Patient, Run, Strip
+from client.database.tables import CohortMember, Draw, FederatedRound, Model, Patient, Run, Strip
 from common.task import Label
 
-#: Groups of Table 1, in the order a reader expects.
+#: Groups of a cohort, in the order a reader expects: the splits of generic patients, then personal ones.
 GROUPS = ("train", "validation", "test", "personal")
-UNKNOWN = "unknown"
+
+#: Splits whose patients make the generic model: the one trains it, the other chooses it.
+TRAINED = ("train", "validation")
 
 
 @dataclass(frozen=True)
@@ -71,42 +70,6 @@ class Flowchart:
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Median and quartiles of what is known; NaN where nothing is."""
-
-    known: int
-    missing: int
-    median: float
-    lower: float
-    upper: float
-
-
-@dataclass(frozen=True)
-class MeanSd:
-    """Mean and standard deviation (n - 1); NaN where there are too few values."""
-
-    n: int
-    mean: float
-    sd: float
-
-
-@dataclass(frozen=True)
-class Group:
-    """One column of Table 1."""
-
-    name: str
-    patients: int
-    age: Spread
-    height_cm: Spread
-    weight_kg: Spread
-    sex: Mapping[str, int]
-    ethnicity: Mapping[str, int]
-    values: Mapping[Label, MeanSd]
-    strips: LabelCounts
-    beats: LabelCounts
-
-
-@dataclass(frozen=True)
 class Member:
     """A patient of a frozen cohort, with the accepted strips it had when the cohort was frozen."""
 
@@ -116,14 +79,6 @@ class Member:
     n_positive: int
     n_negative: int
     n_gap: int
-
-
-@dataclass(frozen=True)
-class CohortCounts:
-    """How many patients and accepted strips a frozen cohort has, by group (see ``GROUPS``)."""
-
-    patients: Mapping[str, int] = field(default_factory=dict)
-    strips: Mapping[str, LabelCounts] = field(default_factory=dict)
 
 
 def accepted() -> ColumnElement[bool]:
@@ -195,73 +150,6 @@ def members(
     return [Member(*row) for row in session.execute(query)]
 
 
-def cohort_counts(session: Session, cohort_run_id: int) -> CohortCounts:
-    """Return patients and accepted strips of a frozen cohort by group."""
-    everybody = members(session, cohort_run_id)
-    by_group = {
-        name: [member for member in everybody if _group(member.role, member.split) == name] for name in GROUPS
-    }
-    return CohortCounts(
-        patients={name: len(group) for name, group in by_group.items()},
-        strips={
-            name: LabelCounts(
-                sum(member.n_positive for member in group),
-                sum(member.n_negative for member in group),
-                sum(member.n_gap for member in group),
-            )
-            for name, group in by_group.items()
-        },
-    )
-
-
-def table_one(session: Session, cohort_run_id: int) -> list[Group]:
-    """Return Table 1: one column per group of ``GROUPS`` that has patients, in that order."""
-    people = session.execute(
-        select(
-            CohortMember.role,
-            CohortMember.split,
-            Patient.age,
-            Patient.height_cm,
-            Patient.weight_kg,
-            Patient.sex,
-            Patient.ethnicity,
-        )
-        .join(Patient, Patient.id == CohortMember.patient_id)
-        .where(CohortMember.run_id == cohort_run_id)
-    ).all()
-    ecg = session.execute(
-        select(CohortMember.role, CohortMember.split, Strip.label, Strip.value, Strip.n_beats)
-        .join(CohortMember, CohortMember.patient_id == Strip.patient_id)
-        .where(CohortMember.run_id == cohort_run_id, accepted())
-    ).all()
-    groups = []
-    for name in GROUPS:
-        mine = [row for row in people if _group(row.role, row.split) == name]
-        strips = [row for row in ecg if _group(row.role, row.split) == name]
-        if not mine:
-            continue
-        beats: Counter[str] = Counter()
-        for row in strips:
-            beats[row.label] += row.n_beats
-        groups.append(
-            Group(
-                name=name,
-                patients=len(mine),
-                age=spread([row.age for row in mine]),
-                height_cm=spread([row.height_cm for row in mine]),
-                weight_kg=spread([row.weight_kg for row in mine]),
-                sex=_ranked(Counter(row.sex or UNKNOWN for row in mine).items()),
-                ethnicity=_ranked(Counter(row.ethnicity or UNKNOWN for row in mine).items()),
-                values={
-                    label: mean_sd([row.value for row in strips if row.label == label]) for label in Label
-                },
-                strips=LabelCounts(**Counter(row.label for row in strips)),
-                beats=LabelCounts(**beats),
-            )
-        )
-    return groups
-
-
 def trained_patients(session: Session, name: str) -> set[int]:
     """Return the patients whose beats went into a generic model of this name, or helped to choose it.
 
@@ -275,45 +163,66 @@ def trained_patients(session: Session, name: str) -> set[int]:
     query = (
         select(CohortMember.patient_id)
         .join(Run, Run.id == CohortMember.run_id)
-        .where(Run.name == name, CohortMember.split.in_(("train", "validation")))
+        .where(Run.name == name, CohortMember.split.in_(TRAINED))
     )
     if None not in used:
         query = query.where(CohortMember.run_id.in_(used))
     return set(session.scalars(query))
 
 
-def spread(values: Sequence[float | None]) -> Spread:
-    """Return median and quartiles (linear between neighbours) of the values that are there."""
-    known = sorted(value for value in values if value is not None)
-    return Spread(
-        known=len(known),
-        missing=len(values) - len(known),
-        median=_quantile(known, 0.5),
-        lower=_quantile(known, 0.25),
-        upper=_quantile(known, 0.75),
+def patients_of_model(session: Session, sha256: str) -> set[int]:
+    """Return this site's patients whose beats went into weights of this hash, or helped to choose them.
+
+    A federated round receives what the rounds before it made, so weights that came in after round 1 are the
+    work of the train and validation members of that federation's cohort, under whatever name they are used
+    now. Those of round 1 are nobody's. A federation also counts if the server ended it with these weights.
+    """
+    federations = {
+        run.id: run for run in session.scalars(select(Run).where(Run.kind == "federation").order_by(Run.id))
+    }
+    received = select(FederatedRound.run_id).where(
+        FederatedRound.received_sha256 == sha256, FederatedRound.round > 1
     )
-
-
-def mean_sd(values: Sequence[float | None]) -> MeanSd:
-    """Return mean and standard deviation of the values that are there."""
-    known = [value for value in values if value is not None]
-    return MeanSd(
-        n=len(known),
-        mean=fmean(known) if known else math.nan,
-        sd=stdev(known) if len(known) > 1 else math.nan,
+    found = set(session.scalars(received))
+    found |= {run.id for run in federations.values() if run.model_sha256 == sha256}
+    for run_id in sorted(found):
+        found |= _continued(session, federations, run_id)
+    cohorts = {federations[run_id].cohort_run_id for run_id in found} - {None}
+    query = select(CohortMember.patient_id).where(
+        CohortMember.run_id.in_(cohorts), CohortMember.split.in_(TRAINED)
     )
+    return set(session.scalars(query))
 
 
-def _quantile(ordered: Sequence[float], share: float) -> float:
-    if not ordered:
-        return math.nan
-    place = share * (len(ordered) - 1)
-    below, above = ordered[math.floor(place)], ordered[math.ceil(place)]
-    return below + (above - below) * (place - math.floor(place))
+def _continued(session: Session, federations: Mapping[int, Run], run_id: int) -> set[int]:
+    """Return the earlier runs that a federation went on from.
+
+    A site that freezes its cohort anew in the middle of a federation begins another run, whose first round
+    is not round 1: what it receives was also made by the run of the same name before it.
+    """
+    query = select(FederatedRound.run_id, func.min(FederatedRound.round)).group_by(FederatedRound.run_id)
+    first = {run: int(round_) for run, round_ in session.execute(query)}
+    found: set[int] = set()
+    while first.get(run_id, 1) > 1:
+        name = federations[run_id].name
+        before = [run.id for run in federations.values() if run.name == name and run.id < run_id]
+        if not before:
+            break
+        run_id = max(before)
+        found.add(run_id)
+    return found
 
 
-def _group(role: str, split: str | None) -> str | None:
-    return "personal" if role == "personal" else split
+def latest_generic(session: Session, name: str) -> str | None:
+    """Return where the generic model last used under a name lies, relative to the site folder."""
+    query = (
+        select(Model.path)
+        .join(Run, Run.id == Model.run_id)
+        .where(Model.kind == "generic", Run.name == name)
+        .order_by(Model.id.desc())
+        .limit(1)
+    )
+    return session.scalars(query).first()
 
 
 def _ranked(counts: Iterable[tuple[str, int]]) -> dict[str, int]:

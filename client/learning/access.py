@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session, sessionmaker
 
+from client.data.made_with import check_made_with
 from client.database.runs import latest_run
 from client.database.session import open_database, sessions
 from client.database.tables import Run
@@ -57,7 +58,10 @@ def cohort_run(session: Session, site: Site, name: str) -> Run:
     ------
     CohortError
         If there is none.
+    ConfigurationError
+        If the strips were made with other settings than the site has now.
     """
+    check_made_with(session, site)
     run = latest_run(session, "cohort", name)
     if run is None:
         raise CohortError(

@@ -41,6 +41,9 @@ FIGURES = (
     "brier",
 )
 
+#: Figures of one patient. The Brier score needs more strips than one patient has: it is stored and pooled.
+PATIENT_FIGURES = tuple(name for name in FIGURES if name != "brier")
+
 
 @dataclass(frozen=True, eq=False)
 class StripScore:

@@ -231,7 +231,7 @@ def explain_patient(
     run = session.get_one(Run, row.run_id)
     if row.selected_method is None:
         raise ModelError(f"this patient has no personal models (outcome {row.outcome}); nothing to explain")
-    path = generic_path(site, run.name)
+    path = generic_path(site, run.name, row.generic_sha256)
     before, digest = load_network(path)
     if digest != row.generic_sha256:
         raise ModelError(
@@ -240,7 +240,9 @@ def explain_patient(
         )
     after = before
     if row.selected_method != "generic":
-        suffix = personal_path(site, run.name, row.patient_id, row.selected_method)
+        suffix = personal_path(
+            site, run.name, run.id, row.patient_id, row.selected_method, row.generic_sha256
+        )
         after = load_personal(suffix, path).network
     strips = _strips(session, row.details["test"])
     beats, positive = _beats(BeatStore(site.beats), strips)

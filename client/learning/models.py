@@ -24,6 +24,9 @@ from common.protocol import RunPlan
 from common.seeding import torch_stream
 from common.weights import Weights, schema_of, unpack
 
+#: Characters of a model's hash that name it in a path.
+HASH_CHARACTERS = 12
+
 
 @dataclass(frozen=True)
 class PersonalModel:
@@ -60,21 +63,31 @@ def build_network(model: ModelSettings, schema: str, weights: Weights) -> ResNet
     return network.eval()
 
 
-def generic_path(site: Site, name: str) -> Path:
-    """Return where a site keeps the generic model of a run."""
-    return site.models / f"generic-{name}.safetensors"
+def generic_path(site: Site, name: str, sha256: str) -> Path:
+    """Return where a site keeps a generic model used under a name; ``sha256`` is that of its weights."""
+    return site.models / f"generic-{name}-{sha256[:HASH_CHARACTERS]}.safetensors"
 
 
-def personal_path(site: Site, name: str, patient_id: int, method: str) -> Path:
-    """Return where a site keeps a patient's suffix; the number is the database's, not the hospital's."""
-    return site.models / name / f"patient-{patient_id}-{method}.safetensors"
+def personal_path(
+    site: Site, name: str, run_id: int, patient_id: int, method: str, generic_sha256: str
+) -> Path:
+    """Return where a site keeps a patient's suffix; the numbers are the database's, not the hospital's.
+
+    Each personalization run has a folder of its own, so that no run writes over the models of another.
+    """
+    folder = site.models / name / f"run-{run_id}-{generic_sha256[:HASH_CHARACTERS]}"
+    return folder / f"patient-{patient_id}-{method}.safetensors"
 
 
 def keep_generic(site: Site, weights: Weights, plan: RunPlan) -> tuple[Path, str]:
-    """Write the generic model a site received; return its path and the SHA-256 of the file."""
-    path = generic_path(site, plan.name)
+    """Write the generic model a site received; return its path and the SHA-256 of the file.
+
+    The file depends on name and weights only: written again, it is the same file.
+    """
+    digest = weights.digest()
+    path = generic_path(site, plan.name, digest)
     path.parent.mkdir(parents=True, exist_ok=True)
-    story = {"run": plan.name, "seed": plan.seed, "weights-sha256": weights.digest()}
+    story = {"run": plan.name, "weights-sha256": digest}
     return path, save_generic(path, GenericModel(weights, plan.model, plan.schema, story))
 
 

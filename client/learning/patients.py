@@ -12,17 +12,17 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from client.data.beatstore import BeatStore
-from client.database.queries import GROUPS, Member, members
+from client.database.queries import GROUPS, TRAINED, Member, members, patients_of_model
 from client.database.runs import SessionFactory, code_version, finish_run, latest_run, start_run
 from client.database.tables import Draw, Model, Patient, PersonalizationRun, Run, Strip, StripPrediction
 from client.learning.access import check_preprocessing, cohort_run, generic_strips, opened, run_settings
-from client.learning.dataset import BeatSource, StripRef, by_patient, cohort_strips, labelled, read_strip
+from client.learning.dataset import BeatSource, StripRef, by_patient, cohort_strips, read_strip
 from client.learning.evaluation import StripScore, embed, histogram, score_strips
 from client.learning.models import build_network, keep_generic, personal_path, save_personal
 from client.learning.personalization import PersonalResult, personalize
 from client.learning.personalizers import Scaling
 from client.learning.planning import Outcome, Plan, plan_patient
-from client.learning.release import Release
+from client.learning.release import Release, uncounted
 from client.learning.results import add_result, outcome_row, prediction_row, prediction_rows, primary_result
 from client.site import Site
 from common.logs import stage
@@ -34,14 +34,13 @@ from common.weights import Weights
 #: Beats of each generic training strip that measure the scale of the embedding.
 SCALING_BEATS = 20
 
-TRAINED = ("train", "validation")
-
 
 def personalize_site(site: Site, weights: Weights, plan: RunPlan) -> Metrics:
     """Personalize the generic model for every patient of the frozen cohort, and answer sums.
 
     Rows are committed patient by patient. A run that was interrupted goes on where it stopped if generic
-    model, settings, code and cohort are the same, and ends with the same rows.
+    model, settings, code and cohort are the same, and ends with the same rows. Nobody is tested on a model
+    that saw them, under whatever name and in whatever cohort that was.
 
     Parameters
     ----------
@@ -65,12 +64,13 @@ def personalize_site(site: Site, weights: Weights, plan: RunPlan) -> Metrics:
     with opened(site) as factory:
         with factory() as session:
             cohort = cohort_run(session, site, plan.name)
-            _close_federation(session, plan)
+            _close_federation(session, plan, weights)
             session.commit()
+            known = patients_of_model(session, weights.digest())
         with _run(factory, site, plan, weights, cohort) as run:
             _keep_generic_model(factory, site, plan, weights, run)
-            unseen = _test_generic(factory, network, store, run, cohort)
-            _personalize_patients(factory, site, plan, network, store, run, cohort)
+            unseen = _test_generic(factory, network, store, run, cohort, known)
+            _personalize_patients(factory, site, plan, network, store, run, cohort, known)
             with factory() as session:
                 release = _release(session, site, run, cohort, unseen)
             # The whole histogram stays here; what was sent of it may be nothing.
@@ -116,10 +116,14 @@ def _run(factory: SessionFactory, site: Site, plan: RunPlan, weights: Weights, c
         session.commit()
 
 
-def _close_federation(session: Session, plan: RunPlan) -> None:
-    """End the federation of this name: the server has chosen its generic model."""
+def _close_federation(session: Session, plan: RunPlan, weights: Weights) -> None:
+    """End the federation of this name, and note the generic model it made.
+
+    The site may have missed the round in which these weights came by.
+    """
     run = latest_run(session, "federation", plan.name, status="running")
     if run is not None:
+        run.model_sha256 = weights.digest()
         finish_run(session, run)
 
 
@@ -143,21 +147,21 @@ def _keep_generic_model(
 
 
 def _test_generic(
-    factory: SessionFactory, network: ResNet1d, store: BeatSource, run: Run, cohort: Run
+    factory: SessionFactory, network: ResNet1d, store: BeatSource, run: Run, cohort: Run, known: set[int]
 ) -> list[StripScore]:
-    """Score the generic model on all beats of the patients nobody trained on, and keep what it said.
+    """Score the generic model on all beats of the test patients it does not know, and keep what it said.
 
     Gap strips are scored and kept too, and not returned.
     """
     with factory() as session:
         strips = cohort_strips(session, cohort.id, splits=["test"])
-    scores = score_strips(network, strips, store)
-    known = select(StripPrediction.id).where(
+    scores = score_strips(network, [strip for strip in strips if strip.patient_id not in known], store)
+    stored = select(StripPrediction.id).where(
         StripPrediction.run_id == run.id, StripPrediction.personalization_run_id.is_(None)
     )
     with factory() as session:
         # One transaction: a run that goes on has all of these rows or none.
-        if session.scalars(known.limit(1)).first() is None:
+        if session.scalars(stored.limit(1)).first() is None:
             for score in scores:
                 purpose = "gap" if score.label == Label.GAP else "test"
                 session.add(prediction_row(run.id, None, score, "generic", 0, purpose))
@@ -173,10 +177,11 @@ def _personalize_patients(
     store: BeatSource,
     run: Run,
     cohort: Run,
+    known: set[int],
 ) -> None:
     settings = site.settings.personalization
     with factory() as session:
-        candidates = _candidates(session, site, cohort)
+        candidates = _candidates(session, site, cohort, known)
         strips = by_patient(cohort_strips(session, cohort.id))
         sources = {row.id: row.source_key for row in session.execute(select(Patient.id, Patient.source_key))}
         done = set(
@@ -186,7 +191,8 @@ def _personalize_patients(
     with stage(f"Personalizing at {site.name}", total=len(candidates), unit="patient") as progress:
         for member in candidates:
             if member.patient_id not in done:
-                own = _plan(member, strips.get(member.patient_id, []), site)
+                seen = _seen(member, known)
+                own = _plan(strips.get(member.patient_id, []), site, seen)
                 result = None
                 if own.pairs:
                     names = (plan.seed, "personalize", site.name, sources[member.patient_id])
@@ -195,7 +201,7 @@ def _personalize_patients(
             progress.advance()
 
 
-def _candidates(session: Session, site: Site, cohort: Run) -> list[Member]:
+def _candidates(session: Session, site: Site, cohort: Run, known: set[int]) -> list[Member]:
     """Return the personal patients, and those who would be had the generic model not seen them."""
     rules = site.settings.cohort
     return [
@@ -203,24 +209,29 @@ def _candidates(session: Session, site: Site, cohort: Run) -> list[Member]:
         for member in members(session, cohort.id)
         if member.role == "personal"
         or (
-            member.split in TRAINED
+            _seen(member, known)
             and member.n_positive >= rules.min_positive
             and member.n_negative >= rules.min_negative
         )
     ]
 
 
-def _plan(member: Member, strips: list[StripRef], site: Site) -> Plan:
-    if member.split in TRAINED:
-        return Plan(Outcome.TRAINED_GENERIC)
-    return plan_patient(strips, site.settings.personalization)
+def _seen(member: Member, known: set[int]) -> bool:
+    """Whether a patient may have helped to make the generic model: in this cohort, or known to it at all."""
+    return member.split in TRAINED or member.patient_id in known
+
+
+def _plan(strips: list[StripRef], site: Site, seen: bool) -> Plan:
+    return Plan(Outcome.TRAINED_GENERIC) if seen else plan_patient(strips, site.settings.personalization)
 
 
 def _scaling(site: Site, session: Session, network: ResNet1d, store: BeatSource, cohort: Run) -> Scaling:
-    """Measure the generic embedding on the site's training strips, or on all its generic strips."""
+    """Measure the generic embedding on the site's training strips, or on those of validation.
+
+    Never on strips of test patients. A site without either leaves the embedding as it is.
+    """
     strips = generic_strips(site, session, cohort, "train")
-    if not strips:
-        strips = tuple(labelled(cohort_strips(session, cohort.id, roles=["generic"])))
+    strips = strips or generic_strips(site, session, cohort, "validation")
     beats = [read_strip(store, strip, SCALING_BEATS) for strip in strips]
     if not beats:
         return Scaling.of(np.empty((0, network.features), np.float32))
@@ -241,7 +252,7 @@ def _keep_patient(
     row = outcome_row(run.id, patient_id, own, site.settings.personalization, generic)
     models = []
     for method, suffix in result.suffixes.items() if result else ():
-        path = personal_path(site, plan.name, patient_id, method)
+        path = personal_path(site, plan.name, run.id, patient_id, method, generic)
         digest = save_personal(
             path, suffix, generic_sha256=generic, model=plan.model, method=method, round_=row.rounds
         )
@@ -271,22 +282,35 @@ def _keep_patient(
 
 def _release(session: Session, site: Site, run: Run, cohort: Run, unseen: list[StripScore]) -> Release:
     release = Release(site.settings.policy.min_cell)
-    _release_cohort(release, members(session, cohort.id))
+    everybody = members(session, cohort.id)
+    query = select(PersonalizationRun).where(PersonalizationRun.run_id == run.id)
+    outcomes = {row.patient_id: row.outcome for row in session.scalars(query)}
+    groups = {
+        "primary": {patient for patient, outcome in outcomes.items() if outcome == Outcome.PERSONAL},
+        "unseen": {score.patient_id for score in unseen},
+        "personal": {m.patient_id for m in everybody if _group(m) == "personal"},
+        "test": {m.patient_id for m in everybody if _group(m) == "test"},
+    }
+    silent = uncounted(groups, release.min_cell)
+    _release_cohort(release, everybody, silent)
     _release_flow(release, session)
-    rows = session.scalars(select(PersonalizationRun.outcome).where(PersonalizationRun.run_id == run.id))
-    outcomes = Counter(rows)
-    release.table("outcome", {outcome.value: outcomes[outcome.value] for outcome in Outcome})
-    release.generic(unseen)
+    _release_outcomes(release, Counter(outcomes.values()))
+    release.generic(unseen, counted="unseen" not in silent)
     release.personal(primary_result(session, run.id))
     return release
 
 
-def _release_cohort(release: Release, everybody: list[Member]) -> None:
-    groups = {
-        group: [m for m in everybody if (m.split if m.role == "generic" else "personal") == group]
-        for group in GROUPS
-    }
-    release.cells("cohort", {f"{name}.patients": (len(own), len(own)) for name, own in groups.items()})
+def _group(member: Member) -> str | None:
+    return member.split if member.role == "generic" else "personal"
+
+
+def _release_cohort(release: Release, everybody: list[Member], silent: set[str]) -> None:
+    groups = {group: [m for m in everybody if _group(m) == group] for group in GROUPS}
+    release.cells(
+        "cohort",
+        {f"{name}.patients": (len(own), len(own)) for name, own in groups.items()},
+        {f"{name}.patients" for name in silent},
+    )
     for label in Label:
         counts = {name: [getattr(m, f"n_{label}") for m in own] for name, own in groups.items()}
         release.cells(
@@ -295,14 +319,22 @@ def _release_cohort(release: Release, everybody: list[Member]) -> None:
         )
 
 
+def _release_outcomes(release: Release, outcomes: Counter[str]) -> None:
+    """Count patients by outcome.
+
+    The sums of the primary result tell its number of patients; then only the others are one table.
+    """
+    counts = {outcome.value: outcomes[outcome.value] for outcome in Outcome}
+    primary = counts[Outcome.PERSONAL]
+    if primary >= release.min_cell:
+        release.count("outcome.personal", counts.pop(Outcome.PERSONAL), primary)
+    release.table("outcome", counts)
+
+
 def _release_flow(release: Release, session: Session) -> None:
-    """Count draws and strips by what became of them: a reason, or accepted."""
-    cells: dict[str, tuple[int, int]] = {}
-    for table in (Draw, Strip):
+    """Count draws, and apart from them strips, by what became of them: a reason, or labelled and accepted."""
+    for table, kept in ((Draw, "labelled"), (Strip, "accepted")):
         patients = func.count(table.patient_id.distinct())
         query = select(table.exclusion, func.count(), patients).group_by(table.exclusion)
-        for reason, n, own in session.execute(query):
-            name = str(reason or ("labelled" if table is Draw else "accepted"))
-            before = cells.get(name, (0, 0))
-            cells[name] = (before[0] + n, max(before[1], own))
-    release.cells("flow", cells)
+        rows = session.execute(query).all()
+        release.cells("flow", {str(reason or kept): (n, own) for reason, n, own in rows})

@@ -1,18 +1,19 @@
 """What of a site's results may leave it: counts and sums over enough patients, nothing else.
 
 The unit is the distinct patient. A cell with fewer patients than the site's smallest cell is withheld; where
-a table would let it be computed from the others, the next smallest goes with it. Sums over nested groups
-(patients with at least r rounds) are withheld where their difference would be a small group. Zero is shown:
-it is about nobody. Source: ARCHITECTURE decision 6.
+a table would let it be computed from the others, the next smallest go with it. Nested groups (patients with
+at least r rounds; the personal ones and those of the primary result) are not both counted where their
+difference would be a small group. Zero is shown: it is about nobody. Source: ARCHITECTURE decision 6.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from client.learning.evaluation import (
-    FIGURES,
+    PATIENT_FIGURES,
     StripScore,
     beat_confusion,
     figures_by_patient,
@@ -86,9 +87,12 @@ class Release:
         """Send a table that divides patients into cells."""
         self.cells(prefix, {name: (n, n) for name, n in patients.items()})
 
-    def cells(self, prefix: str, cells: Mapping[str, tuple[int, int]]) -> None:
-        """Send a table of counts, each given with the distinct patients behind it."""
-        shown = shown_cells({name: patients for name, (_, patients) in cells.items()}, self.min_cell)
+    def cells(
+        self, prefix: str, cells: Mapping[str, tuple[int, int]], withheld: Collection[str] = ()
+    ) -> None:
+        """Send a table of counts, each given with the distinct patients behind it, but for those withheld."""
+        patients = {name: behind for name, (_, behind) in cells.items()}
+        shown = shown_cells(patients, self.min_cell, withheld)
         self.withheld += len(cells) - len(shown)
         self.numbers.update({f"{prefix}.{name}": cells[name][0] for name in shown})
 
@@ -116,10 +120,9 @@ class Release:
         else:
             self.numbers.update(sums.as_flat(prefix))
 
-    def generic(self, scores: Sequence[StripScore]) -> None:
-        """Send how the generic model does on patients it has not seen."""
+    def generic(self, scores: Sequence[StripScore], counted: bool = True) -> None:
+        """Send how the generic model does on unseen patients; how many they are only if ``counted``."""
         patients = [{s.patient_id for s in scores if s.positive == wanted} for wanted in (True, False)]
-        self.count("generic.patients", len(patients[0] | patients[1]), len(patients[0] | patients[1]))
         for level, counts in (("beat", beat_confusion(scores)), ("strip", strip_confusion(scores))):
             for label, names in enumerate((("tp", "fn"), ("fp", "tn"))):
                 for name in names:
@@ -128,33 +131,40 @@ class Release:
             self.numbers.update(histogram(scores).as_flat("generic.histogram"))
         else:
             self.withheld += 1
+        if not counted:
+            self.withheld += 1 + len(PATIENT_FIGURES)
+            return
         own = list(figures_by_patient(scores).values())
-        for name in FIGURES:
+        self.count("generic.patients", len(own), len(own))
+        for name in PATIENT_FIGURES:
             self.moments(f"generic.patient.{name}", [values[name] for values in own])
 
     def personal(self, patients: Sequence[PatientFigures]) -> None:
         """Send the primary result: every method by round, last round, differences, choices."""
         last_sent = len(patients)
+        sizes = {last_sent}
         for round_ in range(1 + max((patient.rounds for patient in patients), default=-1)):
             group = [patient for patient in patients if patient.rounds >= round_]
             if 0 < last_sent - len(group) < self.min_cell:
                 # The sum of who is missing here would follow from the round before.
-                self.withheld += len(ALL_METHODS) * len(FIGURES)
+                self.withheld += len(ALL_METHODS) * len(PATIENT_FIGURES)
                 continue
             last_sent = len(group)
+            sizes.add(last_sent)
             for method in ALL_METHODS:
                 own = [p.by_round[round_, method] for p in group if (round_, method) in p.by_round]
-                for name in FIGURES if own else ():
+                for name in PATIENT_FIGURES if own else ():
                     self.moments(f"personal.{method}.{round_}.{name}", [values[name] for values in own])
-        for name in FIGURES if patients else ():
+        for name in PATIENT_FIGURES if patients else ():
             for method in ALL_METHODS:
                 self.moments(f"last.{method}.{name}", [patient.last(method)[name] for patient in patients])
             for more, less in COMPARISONS:
                 values = [patient.last(more)[name] - patient.last(less)[name] for patient in patients]
                 self.moments(f"difference.{more}-{less}.{name}", values)
-        self._choices(patients)
+        self._choices(patients, sizes)
 
-    def _choices(self, patients: Sequence[PatientFigures]) -> None:
+    def _choices(self, patients: Sequence[PatientFigures], sizes: Collection[int]) -> None:
+        """Send what the guard chose; ``sizes`` are those of the groups by round that were sent."""
         chosen = {method: sum(patient.selected == method for patient in patients) for method in METHODS}
         self.table("selected", chosen)
         worse = sum(patient.worse for patient in patients)
@@ -163,24 +173,53 @@ class Release:
         else:
             self.withheld += 1
         decided = [patient for patient in patients if patient.decided]
-        self.share("guard.hits", "guard.decisions", sum(p.as_good_as_best for p in decided), len(decided))
+        if any(0 < abs(size - len(decided)) < self.min_cell for size in sizes):
+            # The guard decides from some round on: this would count the group a round was withheld for.
+            self.withheld += 2
+        else:
+            self.share("guard.hits", "guard.decisions", sum(p.as_good_as_best for p in decided), len(decided))
 
     def flat(self) -> Flat:
         """Return what is sent."""
         return {**self.numbers, "suppressed": self.withheld}
 
 
-def shown_cells(patients: Mapping[str, int], min_cell: int) -> frozenset[str]:
+def shown_cells(patients: Mapping[str, int], min_cell: int, withheld: Collection[str] = ()) -> frozenset[str]:
     """Return which cells of a table may be shown.
+
+    Smaller cells, but for zero, are hidden. The next smallest join them until there are at least two, with
+    ``min_cell`` patients or more between them: two cells that are known to hold two patients are known.
 
     Parameters
     ----------
     patients : distinct patients in each cell; the cells divide a group whose size others may know.
-    min_cell : smaller cells, but for zero, are withheld; with exactly one of them the next smallest too.
+    min_cell : the smallest cell that may be shown.
+    withheld : cells to hide whatever their size.
     """
-    small = [name for name, n in patients.items() if 0 < n < min_cell]
-    shown = {name for name in patients if name not in small}
-    if len(small) == 1:
-        others = sorted((patients[name], name) for name in shown if patients[name] > 0)
-        shown -= {name for _, name in others[:1]}
-    return frozenset(shown)
+    hidden = {name for name, n in patients.items() if n > 0 and (n < min_cell or name in withheld)}
+    others = sorted((n, name) for name, n in patients.items() if n > 0 and name not in hidden)
+    for _, name in others if hidden else ():
+        if len(hidden) >= 2 and sum(patients[cell] for cell in hidden) >= min_cell:
+            break
+        hidden.add(name)
+    return frozenset(patients) - hidden
+
+
+def uncounted(groups: Mapping[str, AbstractSet[int]], min_cell: int) -> set[str]:
+    """Return which groups of patients may not be counted, because a small group would follow.
+
+    Parameters
+    ----------
+    groups : patients of each group, the most important first; a group that is too close to one before it,
+        alone or together with another, gives way.
+    min_cell : differences of fewer patients, but for none, are close.
+    """
+    sent: list[AbstractSet[int]] = []
+    found: set[str] = set()
+    for name, group in groups.items():
+        unions = [group, *(group | other for other in sent if not group & other)]
+        if any(0 < len(union ^ other) < min_cell for union in unions for other in sent):
+            found.add(name)
+        elif len(group) >= min_cell:
+            sent.append(group)
+    return found

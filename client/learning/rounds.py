@@ -66,6 +66,9 @@ def federated_round(site: Site, weights: Weights, plan: RoundPlan) -> RoundReply
             train = generic_strips(site, session, cohort, "train")
             validation = generic_strips(site, session, cohort, "validation")
         row = FederatedRound(round=plan.round, received_sha256=weights.digest())
+        if plan.train:
+            # Also where the site's own policy lets it only validate: the report names the schedule by it.
+            row.learning_rate = plan.training.learning_rate
         numbers: Flat = {}
         if _patients(validation) >= policy.min_validation_patients:
             numbers |= _validate(network, validation, store, plan, row)
@@ -106,7 +109,6 @@ def _train(
     epochs = min(plan.training.local_epochs, site.settings.policy.max_local_epochs)
     training = plan.training.model_copy(update={"local_epochs": epochs})
     outcome = train_generic(network, strips, store, training, (plan.seed, "train", site.name, plan.round))
-    row.learning_rate = training.learning_rate
     row.train_patients, row.train_beats = outcome.patients, outcome.beats
     row.train_loss = outcome.loss_total / outcome.beats
     row.update_norm = outcome.update_norm

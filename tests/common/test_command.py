@@ -60,3 +60,34 @@ def test_what_a_person_can_act_on_is_one_sentence_and_exit_code_2(tmp_path, word
     assert shown.returncode == 2
     assert says in shown.stderr.replace("\n", " ")
     assert "Traceback" not in shown.stderr
+
+
+def test_ctrl_c_that_lands_in_a_finalizer_is_not_lost(tmp_path):
+    script = tmp_path / "slow.py"
+    script.write_text(
+        "import threading, typer\n"
+        "from common import command\n"
+        "app = typer.Typer(pretty_exceptions_enable=False)\n"
+        "class Dropped:\n"
+        "    def __del__(self):\n"
+        "        raise KeyboardInterrupt\n"
+        "@app.command()\n"
+        "def main():\n"
+        "    Dropped()\n"
+        "    threading.Event().wait(20)\n"
+        "    print('went on')\n"
+        "command.run_app(app)\n"
+    )
+    shown = run("python", str(script))
+    assert shown.returncode == 130
+    assert "went on" not in shown.stdout
+    assert "Stopped." in shown.stderr
+
+
+def test_names_that_leave_the_site_folder_are_refused(tmp_path):
+    site = tmp_path / "site"
+    assert run("fedkalemia-site", "init", str(site), "--name", "a", "--data", str(tmp_path)).returncode == 0
+    shown = run("fedkalemia-site", "cohort", str(site), "--train", str(tmp_path / "nofile"))
+    assert shown.returncode == 2
+    assert "run 'fedkalemia-site ingest" in shown.stderr
+    assert run("fedkalemia-site", "cohort", str(site), "--name", "../../x").returncode == 2

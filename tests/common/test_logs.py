@@ -2,8 +2,18 @@ import io
 import threading
 
 import pytest
+from rich.console import Console
 
-from common.logs import PlainReporter, current_reporter, duration, say, stage, use_reporter
+from common.logs import (
+    PlainReporter,
+    TerminalReporter,
+    current_reporter,
+    duration,
+    say,
+    site_log,
+    stage,
+    use_reporter,
+)
 
 
 @pytest.fixture
@@ -52,6 +62,49 @@ def test_a_library_call_is_silent(capsys):
         progress.advance()
     say("nothing")
     assert capsys.readouterr().out == ""
+
+
+def test_a_terminal_shows_a_bar_for_every_site_and_leaves_paths_whole():
+    out = io.StringIO()
+    before = current_reporter()
+    use_reporter(TerminalReporter(Console(file=out, force_terminal=True, width=100)))
+    try:
+        with (
+            stage("Reading the files of north", total=2) as north,
+            stage("Reading the files of harbor") as harbor,
+        ):
+            north.advance(text="12 strips")
+            harbor.advance()
+        say("/a/long/path" * 12)
+    finally:
+        use_reporter(before)
+    shown = out.getvalue()
+    assert "Reading the files of north" in shown
+    assert "Reading the files of harbor" in shown
+    assert "12 strips" in shown
+    assert "/a/long/path" * 12 in shown
+
+
+def test_what_an_earlier_run_did_does_not_count_for_the_time_left(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("common.logs.time.monotonic", lambda: now[0])
+    out, before = io.StringIO(), current_reporter()
+    use_reporter(PlainReporter(out, every_s=0.0))
+    try:
+        with stage("Federated training", total=20, unit="federated round") as progress:
+            progress.advance(15)
+            now[0] += 60.0
+            progress.advance()
+    finally:
+        use_reporter(before)
+    assert "federated round 16 of 20, about 4 min 00 s left" in out.getvalue()
+
+
+def test_a_log_on_a_full_disk_is_silent(tmp_path, capsys):
+    log = site_log(tmp_path / "site.log")
+    (tmp_path / "site.log").symlink_to("/dev/full")
+    log.error("the disk is full")
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

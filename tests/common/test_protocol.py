@@ -201,7 +201,7 @@ def test_a_plan_arrives_as_it_left() -> None:
 
 
 def test_a_figure_that_is_not_a_number_is_left_out() -> None:
-    content = protocol.reply({"last.generic.brier.total": math.nan, "suppressed": 0})
+    content = protocol.reply({"last.generic.strip-auc.total": math.nan, "suppressed": 0})
     assert dict(content.metric_records["metrics"]) == {"suppressed": 0}
 
 

@@ -363,7 +363,7 @@ def test_memory_does_not_grow_with_the_number_of_sites(
     def train(site: str, plan: RoundPlan, weights: Weights) -> RecordDict:
         nonlocal weights_bytes
         weights_bytes = weights.trainable.nbytes
-        metrics = {"train-beats": 1} if plan.train else {}
+        metrics = {"train-beats": 1, "train-loss-total": 0.5} if plan.train else {}
         return protocol.reply(metrics, weights if plan.train else None)
 
     def peak(sites: int) -> int:

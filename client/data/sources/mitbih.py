@@ -133,7 +133,7 @@ class MitbihSource:
         try:
             return read_header(self._folder / f"{name}.hea")
         except SourceError as error:
-            raise SourceError(f"record {name}: {error}") from None
+            raise SourceError(f"record {name}: {error}; copy it again") from None
 
     def _signal(
         self, name: str, header: Header, channel: int, start: int, stop: int

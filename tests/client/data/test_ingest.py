@@ -19,6 +19,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from client.data.beatstore import BeatStore
+from client.data.cohort import freeze_cohort
 from client.data.ingest import ingest
 from client.data.sources.base import Stay
 from client.data.sources.mimic3 import Mimic3Source
@@ -238,6 +239,8 @@ def test_strips_made_with_other_settings_are_not_mixed(hospital: Any, make_site:
     factory = fresh(site)
     ingest(site, factory)
     other = make_site(hospital.root, strip={**SHORT["strip"], "min_beats": 31})
+    with pytest.raises(ConfigurationError, match=r"strip\.min_beats was 30 and is now 31"):
+        freeze_cohort(other, factory)
     with pytest.raises(ConfigurationError, match=r"strip\.min_beats was 30 and is now 31.*fresh site folder"):
         ingest(other, factory)
     # What does not decide a strip may change.

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from sqlalchemy.orm import Session, sessionmaker
 
 from client.database.queries import (
     LabelCounts,
-    cohort_counts,
     flowchart,
-    mean_sd,
+    latest_generic,
     members,
-    spread,
+    patients_of_model,
     strip_exclusions,
-    table_one,
     trained_patients,
 )
 from client.database.runs import start_run
-from client.database.tables import CohortMember, Draw, Patient, Strip
+from client.database.tables import CohortMember, Draw, FederatedRound, Model, Patient, Strip
 from common.config import make_settings
 from common.task import Label
 
@@ -136,7 +130,6 @@ def test_an_empty_database_counts_to_zero(session_factory: Factory) -> None:
     with session_factory() as session:
         chart = flowchart(session, 1)
         assert (chart.patients, chart.accepted_beats, chart.generic, chart.personal) == (0, 0, 0, 0)
-        assert table_one(session, 1) == []
         assert members(session, 1) == []
 
 
@@ -145,31 +138,6 @@ def test_reasons_by_label(session_factory: Factory) -> None:
         small_site(session)
         assert strip_exclusions(session, Label.POSITIVE) == {}
         assert strip_exclusions(session, Label.NEGATIVE) == {"no_waveform": 1, "too_few_beats": 1}
-
-
-def test_table_one(session_factory: Factory) -> None:
-    with session_factory() as session:
-        site, _ = small_site(session)
-        site.strip(2, "positive", 100)
-        run = site.cohort([(1, "generic", "train"), (2, "personal", None), (3, "generic", "train")])
-        train, personal = table_one(session, run)
-        counts = cohort_counts(session, run)
-    assert (train.name, train.patients, personal.name, personal.patients) == ("train", 2, "personal", 1)
-    assert (train.age.median, train.age.known, train.age.missing) == (60.0, 1, 1)
-    assert math.isnan(train.height_cm.median)
-    assert train.height_cm.missing == 2
-    assert train.sex == {"F": 1, "unknown": 1}
-    assert train.ethnicity == {"unknown": 1, "white": 1}
-    assert train.strips == LabelCounts(positive=2, negative=1, gap=1)
-    assert train.beats == LabelCounts(positive=1100, negative=400, gap=300)
-    assert train.values[Label.POSITIVE].mean == pytest.approx(6.2)
-    assert train.values[Label.POSITIVE].sd == pytest.approx(math.sqrt(0.08))
-    assert train.values[Label.NEGATIVE].n == 1
-    assert math.isnan(train.values[Label.NEGATIVE].sd)
-    assert personal.strips == LabelCounts(positive=1)
-    assert personal.values[Label.POSITIVE].n == 0  # a label without a measurement has no value
-    assert counts.patients == {"train": 2, "validation": 0, "test": 0, "personal": 1}
-    assert counts.strips["train"] == LabelCounts(positive=4, negative=2)
 
 
 def test_members_by_role_and_split(session_factory: Factory) -> None:
@@ -199,21 +167,78 @@ def test_who_trained_a_generic_model(session_factory: Factory) -> None:
         assert trained_patients(session, "b") == set()
 
 
-@given(st.lists(st.one_of(st.none(), st.floats(-1e6, 1e6)), max_size=30))
-def test_quartiles_agree_with_the_standard_library(values: list[float | None]) -> None:
-    known = [value for value in values if value is not None]
-    found = spread(values)
-    assert (found.known, found.missing) == (len(known), len(values) - len(known))
-    if len(known) > 1:
-        expected = statistics.quantiles(known, n=4, method="inclusive")
-        assert (found.lower, found.median, found.upper) == pytest.approx(tuple(expected), rel=1e-6, abs=1e-6)
-    elif known:
-        assert (found.lower, found.median, found.upper) == (known[0],) * 3
-    else:
-        assert math.isnan(found.median)
+class TestWhoMadeAModel:
+    """Federated round r receives what rounds 1 to r - 1 made; the database keeps the hash of what came in."""
+
+    INITIAL, FIRST, SECOND = ("0" * 64, "1" * 64, "2" * 64)
+
+    @staticmethod
+    def federate(
+        session: Session, cohort: int, received: dict[int, str], name: str = "main", made: str | None = None
+    ) -> None:
+        run = start_run(session, "federation", SETTINGS, name=name, cohort_run_id=cohort, model_sha256=made)
+        session.add_all(
+            FederatedRound(run_id=run.id, round=round_, received_sha256=digest, seconds=1.0)
+            for round_, digest in received.items()
+        )
+        session.flush()
+
+    @pytest.fixture
+    def site(self, session_factory: Factory) -> Iterator[Site]:
+        with session_factory() as session:
+            small_site(session)
+            yield Site(session)
+
+    def test_those_who_trained_or_chose_it_under_any_name(self, site: Site) -> None:
+        session = site.session
+        first = site.cohort([(1, "generic", "train"), (2, "generic", "validation"), (3, "generic", "test")])
+        self.federate(session, first, {1: self.INITIAL, 2: self.FIRST, 3: self.SECOND})
+        second = site.cohort([(3, "generic", "train"), (1, "personal", "test")], "b")
+        self.federate(session, second, {1: self.INITIAL, 2: "b" * 64}, "b")
+        assert patients_of_model(session, self.FIRST) == {1, 2}
+        assert patients_of_model(session, self.SECOND) == {1, 2}
+        assert patients_of_model(session, "b" * 64) == {3}
+
+    def test_nobody_made_the_weights_of_round_one_or_weights_from_elsewhere(self, site: Site) -> None:
+        cohort = site.cohort([(1, "generic", "train")])
+        self.federate(site.session, cohort, {1: self.INITIAL, 2: self.FIRST})
+        assert patients_of_model(site.session, self.INITIAL) == set()
+        assert patients_of_model(site.session, "f" * 64) == set()
+
+    def test_swapped_lists_and_a_fresh_federation_part_the_two_models(self, site: Site) -> None:
+        for patient, other, digest in ((1, 2, self.FIRST), (2, 1, self.SECOND)):
+            cohort = site.cohort([(patient, "generic", "train"), (other, "personal", "test")])
+            self.federate(site.session, cohort, {1: self.INITIAL, 2: digest})
+        assert patients_of_model(site.session, self.FIRST) == {1}
+        assert patients_of_model(site.session, self.SECOND) == {2}
+
+    def test_a_federation_that_went_on_with_another_cohort_has_the_patients_of_both(self, site: Site) -> None:
+        for patient, rounds in (
+            (1, {1: self.INITIAL, 2: self.FIRST}),
+            (2, {3: "3" * 64}),
+            (3, {4: "4" * 64, 5: self.SECOND}),
+        ):
+            self.federate(site.session, site.cohort([(patient, "generic", "train")]), rounds)
+        assert patients_of_model(site.session, self.FIRST) == {1}
+        assert patients_of_model(site.session, self.SECOND) == {1, 2, 3}
+
+    def test_a_site_that_missed_the_last_exchange_knows_the_model_its_federation_ended_with(
+        self, site: Site
+    ) -> None:
+        self.federate(
+            site.session, site.cohort([(1, "generic", "train")]), {1: self.INITIAL}, made=self.SECOND
+        )
+        assert patients_of_model(site.session, self.SECOND) == {1}
 
 
-def test_mean_and_standard_deviation() -> None:
-    assert mean_sd([None, 2.0, 4.0, None]) == mean_sd([4.0, 2.0])
-    assert mean_sd([2.0, 4.0]).sd == pytest.approx(math.sqrt(2))
-    assert mean_sd([]).n == 0
+def test_the_generic_model_last_used_under_a_name(session_factory: Factory) -> None:
+    with session_factory() as session:
+        assert latest_generic(session, "a") is None
+        for name, kind, path in (
+            ("a", "generic", "one"), ("a", "generic", "two"), ("a", "personal", "own"), ("b", "generic", "b")
+        ):  # fmt: skip
+            run = start_run(session, "personalization", SETTINGS, name=name)
+            session.add(Model(run_id=run.id, kind=kind, sha256="0" * 64, path=path, architecture={}))
+        session.flush()
+        assert latest_generic(session, "a") == "two"
+        assert latest_generic(session, "c") is None

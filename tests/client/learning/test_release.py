@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from client.learning.evaluation import FIGURES, StripScore
-from client.learning.release import ALL_METHODS, PatientFigures, Release, shown_cells
+from client.learning.release import ALL_METHODS, PatientFigures, Release, shown_cells, uncounted
 from common import protocol
 from common.metrics import Confusion, Moments, ScoreHistogram
 from common.task import Label
@@ -55,10 +57,50 @@ def scores(n_positive: int, n_negative: int) -> list[StripScore]:
         ({"a": 4, "b": 3, "c": 7}, {"c"}),
         ({"a": 0, "b": 7}, {"a", "b"}),
         ({"a": 0, "b": 3}, {"a"}),
+        # Two patients in two cells that hold somebody are one in each.
+        ({"a": 10, "b": 1, "c": 1, "d": 0}, {"d"}),
+        ({"a": 9, "b": 8, "c": 2, "d": 2}, {"a"}),
+        ({"a": 9, "b": 8, "c": 2, "d": 3}, {"a", "b"}),
     ],
 )
-def test_a_single_small_cell_takes_the_next_smallest_with_it(cells: dict[str, int], shown: set[str]) -> None:
+def test_small_cells_take_the_next_smallest_with_them(cells: dict[str, int], shown: set[str]) -> None:
     assert shown_cells(cells, 5) == shown
+
+
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=5), st.integers(1, 6))
+def test_no_small_cell_follows_from_the_cells_shown_and_their_sum(cells: list[int], smallest: int) -> None:
+    shown = shown_cells({str(i): n for i, n in enumerate(cells)}, smallest)
+    hidden = [n for i, n in enumerate(cells) if str(i) not in shown]
+    assert all(n == 0 or n >= smallest for i, n in enumerate(cells) if str(i) in shown)
+    assert 0 not in hidden
+    if hidden and sum(cells) > sum(hidden):  # something but zeros could still be hidden
+        rest = [n for i, n in enumerate(cells) if str(i) in shown]
+        assert (len(hidden) >= 2 and sum(hidden) >= smallest) or not any(rest)
+
+
+def test_a_cell_that_must_not_be_shown_takes_another_with_it() -> None:
+    assert shown_cells({"a": 14, "b": 9, "c": 30}, 5, ["a"]) == {"c"}
+
+
+class TestGroupsThatGiveASmallOneAway:
+    """Numbers of patients that are sent in different places must not differ by a small group."""
+
+    def test_all_personal_patients_and_those_of_the_primary_result(self) -> None:
+        people = set(range(14))
+        assert uncounted({"primary": set(range(12)), "personal": people}, 5) == {"personal"}
+        assert uncounted({"primary": set(range(9)), "personal": people}, 5) == set()
+        assert uncounted({"primary": people, "personal": people}, 5) == set()
+        # Four patients have no sums, so nothing can be subtracted from.
+        assert uncounted({"primary": set(range(4)), "personal": set(range(6))}, 5) == set()
+
+    def test_folds_whose_personal_patients_also_test_the_generic_model(self) -> None:
+        primary, personal, test = set(range(12)), set(range(14)), set(range(20, 28))
+        # 22 unseen less 8 test patients less 12 of the primary result would be two.
+        groups = {"primary": primary, "unseen": personal | test, "personal": personal, "test": test}
+        assert uncounted(groups, 5) == {"personal", "test"}
+
+    def test_test_patients_left_out_because_they_made_the_model(self) -> None:
+        assert uncounted({"unseen": set(range(10)), "test": set(range(12))}, 5) == {"test"}
 
 
 def test_sums_over_five_patients_are_sent_and_over_four_not() -> None:
@@ -103,6 +145,32 @@ def test_worse_patients_are_counted_only_where_both_groups_are_large() -> None:
 def test_guard_hits_and_decisions_leave_together() -> None:
     sent = released(*[patient()] * 6, *[patient(rounds=2)] * 6)
     assert (sent["guard.decisions"], sent["guard.hits"]) == (6, 6)
+
+
+def test_decisions_of_the_guard_do_not_count_the_group_later_rounds_are_withheld_for() -> None:
+    # Two patients of twelve stop before the guard decides; their rounds are withheld for that reason.
+    few = released(*[patient()] * 10, *[patient(rounds=2)] * 2)
+    assert not any(key.startswith("guard.") for key in few)
+    # Seven of fourteen do not reach a decision, but the two with two rounds would be the rest.
+    few = released(*[patient(rounds=1)] * 5, *[patient(rounds=2)] * 2, *[patient()] * 7)
+    assert not any(key.startswith("guard.") for key in few)
+
+
+def test_no_brier_score_of_single_patients_leaves() -> None:
+    release = Release(1)
+    release.generic(scores(6, 6))
+    release.personal([patient()] * 6)
+    assert "last.selected.strip-auc.n" in release.flat()
+    assert not any("brier" in key for key in release.flat())
+
+
+def test_unseen_patients_who_may_not_be_counted_are_in_no_number_of_patients() -> None:
+    release = Release(5)
+    release.generic(scores(6, 6), counted=False)
+    sent = release.flat()
+    assert sent["generic.beat.tp"] == 6
+    assert not any(key.startswith("generic.patient") for key in sent)
+    assert sent["suppressed"] > 0
 
 
 def test_generic_figures_need_enough_patients_of_the_label_they_are_about() -> None:

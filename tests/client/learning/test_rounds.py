@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
 import pytest
 from sqlalchemy import func, select
 
+from client import cli
+from client.database.runs import finish_run, start_run
 from client.database.tables import (
+    CohortMember,
+    Draw,
     FederatedRound,
     Model,
     PersonalizationRound,
     PersonalizationRun,
     Run,
+    Strip,
     StripPrediction,
 )
 from client.learning import patients as phase
@@ -23,6 +30,7 @@ from client.learning.models import generic_path, load_personal
 from client.learning.rounds import federated_round, personalize_site
 from common import protocol
 from common.errors import CohortError, ModelError, PolicyError, PreprocessingError
+from common.generic import load_generic
 from common.metrics import Moments
 from common.weights import Weights
 
@@ -118,6 +126,17 @@ def test_local_epochs_are_cut_to_what_the_site_allows(toy_site: Any, toy_weights
     assert cut.weights.digest() == one.weights.digest()
 
 
+def test_a_site_that_may_only_validate_keeps_the_learning_rate_of_the_round(
+    toy_site: Any, toy_weights: Weights
+) -> None:
+    toy = toy_site.with_settings(policy={"min_training_patients": 6})
+    federated_round(toy.site, toy_weights, toy.round())
+    federated_round(toy.site, toy_weights, toy.round(2, train=False))
+    asked, last = rows(toy, FederatedRound)
+    assert (asked["learning_rate"], asked["train_beats"]) == (toy.site.settings.training.learning_rate, 0)
+    assert last["learning_rate"] is None  # nobody trains in the last exchange
+
+
 def test_requests_that_do_not_fit_are_refused_before_any_work(toy_site: Any, toy_weights: Weights) -> None:
     site, plan = toy_site.site, toy_site.round()
     with pytest.raises(PreprocessingError, match="other settings"):
@@ -155,6 +174,131 @@ def test_every_candidate_has_an_outcome_and_sums_are_those_of_the_rows(
     assert numbers["flow.accepted"] == 8 * 5 + 4 * 17
 
 
+#: The toy cohort again, with those who trained in the test list: patient 12 has the strips of a personal one.
+SWAPPED = {
+    **dict.fromkeys((1, 5), ("generic", "test")),
+    **dict.fromkeys((7, 8), ("generic", "test")),
+    **dict.fromkeys((2, 10), ("generic", "train")),
+    **dict.fromkeys((9, 11, 12), ("personal", "test")),
+}
+
+
+def freeze_again(toy: Any, name: str, places: dict[int, tuple[str, str]] = SWAPPED) -> Any:
+    """Freeze another cohort under a name; return the plan of a run that uses it."""
+    with toy.factory.begin() as session:
+        run = start_run(session, "cohort", toy.site.settings, name=name)
+        for patient, (role, split) in places.items():
+            n = 8 if patient > 8 else 2
+            counts = {"n_positive": n, "n_negative": n, "n_gap": 1}
+            session.add(CohortMember(run_id=run.id, patient_id=patient, role=role, split=split, **counts))
+        finish_run(session, run)
+    return replace(toy.run, name=name)
+
+
+def who_tested(toy: Any) -> set[int]:
+    """Return who tested the generic model as an unseen patient."""
+    unseen = select(Strip.patient_id).join(StripPrediction, StripPrediction.strip_id == Strip.id)
+    with toy.factory() as session:
+        return set(session.scalars(unseen.where(StripPrediction.personalization_run_id.is_(None))))
+
+
+@pytest.mark.parametrize("name", ["main", "second"])
+@pytest.mark.parametrize("last_exchange", [True, False])
+def test_nobody_is_tested_on_a_model_they_helped_to_make(
+    toy_site: Any, toy_weights: Weights, name: str, last_exchange: bool
+) -> None:
+    made = federated_round(toy_site.site, toy_weights, toy_site.round()).weights
+    assert made is not None
+    if last_exchange:
+        federated_round(toy_site.site, made, toy_site.round(2, train=False))
+    elif name == "second":
+        personalize_site(toy_site.site, made, toy_site.run)
+        with toy_site.factory.begin() as session:
+            for table in (StripPrediction, PersonalizationRound, PersonalizationRun):
+                session.query(table).delete()
+    numbers = personalize_site(toy_site.site, made, freeze_again(toy_site, name))
+    outcomes = {row["patient_id"]: row["outcome"] for row in rows(toy_site, PersonalizationRun)}
+    # 1 and 12 trained and 5 chose the model; 10 trains in the new cohort. 9 and 11 it does not know.
+    assert outcomes == {
+        9: "personal", 10: "trained_generic", 11: "personal", 12: "trained_generic"
+    }  # fmt: skip
+    assert who_tested(toy_site) == {7, 8, 9, 11}
+    assert numbers["generic.patients"] == 4
+    assert numbers["outcome.trained_generic"] == 2
+
+
+def test_who_trained_one_model_may_test_the_next_one(toy_site: Any, toy_weights: Weights) -> None:
+    made = federated_round(toy_site.site, toy_weights, toy_site.round()).weights
+    assert made is not None
+    federated_round(toy_site.site, made, toy_site.round(2, train=False))
+    plan = freeze_again(toy_site, "main")
+    again = replace(toy_site.round(), **vars(plan))
+    other = federated_round(toy_site.site, toy_weights, again).weights
+    assert other is not None
+    federated_round(toy_site.site, other, replace(again, round=2, train=False))
+    personalize_site(toy_site.site, other, plan)
+    assert who_tested(toy_site) == {1, 5, 7, 8, 9, 11, 12}
+
+
+def test_the_embedding_is_never_measured_on_test_patients(
+    toy_site: Any, toy_weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    real = phase.read_strip
+
+    def listen(store: Any, strip: Any, count: int = 0) -> Any:
+        read.append(strip.patient_id)
+        return real(store, strip, count)
+
+    monkeypatch.setattr(phase, "read_strip", listen)
+    personalize_site(toy_site.site, toy_weights, toy_site.run)
+    assert set(read) == {1, 2, 3, 4, 12}
+    for splits, expected in ((("validation", "test"), {3}), (("test", "test"), set())):
+        read.clear()
+        places = {3: ("generic", splits[0]), 4: ("generic", splits[1]), 9: ("personal", "test")}
+        personalize_site(toy_site.site, toy_weights, freeze_again(toy_site, "few", places))
+        assert set(read) == expected
+
+
+def test_the_primary_result_and_the_cohort_do_not_give_the_others_away(
+    toy_site: Any, toy_weights: Weights
+) -> None:
+    toy = toy_site.with_settings(policy={"min_cell": 2})
+    with toy.factory.begin() as session:
+        # All positive strips of patient 10 come after its negative ones.
+        for strip in session.scalars(select(Strip).where(Strip.patient_id == 10, Strip.label == "positive")):
+            strip.start += timedelta(days=100)
+            strip.end += timedelta(days=100)
+    numbers = personalize_site(toy.site, toy_weights, toy.run)
+    assert {row["patient_id"]: row["outcome"] for row in rows(toy, PersonalizationRun)}[10] != "personal"
+    assert numbers["last.selected.beat-f1.n"] == numbers["outcome.personal"] == 2
+    # Three personal patients less two of the primary result would be the one who is left.
+    assert "cohort.personal.patients" not in numbers
+    assert "outcome.not_interleaved" not in numbers
+
+
+def test_draws_and_strips_are_suppressed_apart(toy_site: Any, toy_weights: Weights) -> None:
+    toy = toy_site.with_settings(policy={"min_cell": 3})
+
+    def draw(patient: int, exclusion: str | None) -> Draw:
+        return Draw(
+            patient_id=patient, run_id=1, source_row=f"{patient}{exclusion}", item="50971", specimen="serum",
+            specimen_time=datetime(2150, 1, 1), label=None if exclusion else "negative", exclusion=exclusion,
+        )  # fmt: skip
+
+    with toy.factory.begin() as session:
+        session.add_all(draw(patient, None) for patient in range(1, 13))
+        session.add(draw(1, "low_potassium"))
+        session.add_all(draw(patient, "wrong_unit") for patient in range(1, 10))
+        spoiled = select(Strip).where(Strip.patient_id.in_((1, 2, 3)), Strip.label == "gap")
+        for strip in session.scalars(spoiled):
+            strip.exclusion = "flat_line"
+    numbers = personalize_site(toy.site, toy_weights, toy.run)
+    flow = {key: n for key, n in numbers.items() if key.startswith("flow.")}
+    # One patient with low potassium: the next smallest of the draws hides it, not one of the strips.
+    assert flow == {"flow.labelled": 12, "flow.accepted": 8 * 5 + 4 * 17 - 3, "flow.flat_line": 3}
+
+
 def test_nobody_is_counted_out_of_a_small_cell(toy_site: Any, toy_weights: Weights) -> None:
     toy = toy_site.with_settings(policy={"min_cell": 5})
     numbers = personalize_site(toy.site, toy_weights, toy.run)
@@ -174,11 +318,33 @@ def test_stored_models_are_the_ones_that_were_scored(toy_site: Any, toy_weights:
     personalize_site(toy_site.site, toy_weights, toy_site.run)
     stored = [row for row in rows(toy_site, Model) if row["kind"] == "personal"]
     assert len(stored) == 3 * 3
-    generic = generic_path(toy_site.site, "main")
+    generic = generic_path(toy_site.site, "main", toy_weights.digest())
     for row in stored:
         personal = load_personal(toy_site.site.folder / row["path"], generic)
         assert (personal.method, personal.round) == (row["method"], 5)
         assert row["generic_sha256"] == toy_weights.digest()
+
+
+def test_models_of_an_earlier_run_stay_what_their_rows_say(toy_site: Any, toy_weights: Weights) -> None:
+    for toy in (toy_site, toy_site.with_settings(personalization={"rounds": 2})):
+        personalize_site(toy.site, toy_weights, toy.run)
+    other = Weights(toy_weights.trainable * 0.5, toy_weights.statistics)
+    personalize_site(toy_site.site, other, toy_site.run)
+    stored = rows(toy_site, Model)
+    assert len(stored) == 3 * (1 + 3 * 3)
+    for row in stored:
+        assert sha256((toy_site.site.folder / row["path"]).read_bytes()).hexdigest() == row["sha256"]
+    assert len({row["path"] for row in stored if row["kind"] == "personal"}) == 3 * 9
+
+
+def test_the_command_takes_the_generic_model_last_used_under_the_name(
+    toy_site: Any, toy_weights: Weights
+) -> None:
+    with pytest.raises(ModelError, match=r"'main' yet; name the file with --model"):
+        cli._last_generic(toy_site.site, "main")
+    for weights in (toy_weights, Weights(toy_weights.trainable * 0.5, toy_weights.statistics)):
+        personalize_site(toy_site.site, weights, toy_site.run)
+        assert load_generic(cli._last_generic(toy_site.site, "main")).weights.digest() == weights.digest()
 
 
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_rows(
@@ -233,7 +399,11 @@ def test_a_patient_can_be_explained_from_what_is_stored(toy_site: Any, toy_weigh
         row.selected_method = "fine_tuned"
         result = explain_patient(toy_site.site, session, row)
         assert (result.n_positive, result.n_negative) == (row.n_test_positive * 6, row.n_test_negative * 6)
+        stored = row.generic_sha256
         row.generic_sha256 = "0" * 64
+        with pytest.raises(ModelError, match=r"generic-main-000000000000\.safetensors"):
+            explain_patient(toy_site.site, session, row)
+        row.generic_sha256 = stored[:12] + "0" * 52
         with pytest.raises(ModelError, match="another generic model"):
             explain_patient(toy_site.site, session, row)
         trained = session.scalars(

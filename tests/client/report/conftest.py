@@ -328,7 +328,7 @@ def _models_and_beats(site: Site, session: Session, plan: RunPlan, network: ResN
                     for name, p in network.named_parameters()
                     if name > "stage3"
                 }
-            path = personal_path(site, "main", row.patient_id, method)
+            path = personal_path(site, "main", row.run_id, row.patient_id, method, row.generic_sha256)
             save_personal(
                 path, suffix, generic_sha256=pack(network).digest(), model=plan.model, method=method, round_=1
             )

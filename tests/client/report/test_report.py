@@ -12,7 +12,15 @@ import numpy as np
 import pytest
 from sqlalchemy import func, select, update
 
-from client.database.tables import Patient, PersonalizationRound, PersonalizationRun, Report, Run, Strip
+from client.database.tables import (
+    FederatedRound,
+    Patient,
+    PersonalizationRound,
+    PersonalizationRun,
+    Report,
+    Run,
+    Strip,
+)
 from client.report.build import build_report
 from client.report.cohort_tables import table_one
 from client.report.comparison import compare, worse_off
@@ -288,3 +296,21 @@ def test_generic_figures_are_recounted_from_the_stored_votes(fabricated: Make) -
     assert generic.histogram is not None
     assert generic.beats.tp == int(np.sum(generic.histogram.positive[256:]))
     assert not math.isnan(generic.histogram.auc)
+
+
+@pytest.mark.parametrize(
+    ("rates", "decayed"),
+    [
+        ([1e-3 * 0.8**number for number in range(12)], True),
+        ([1e-3 * 0.8**number for number in range(11)] + [1e-3 * 0.8**10], True),  # the least rate
+        ([1e-3] * 6 + [5e-4] * 6, False),
+        ([1e-3] * 12, False),
+    ],
+)
+def test_the_schedule_is_known_also_where_the_site_only_validates(
+    fabricated: Make, rates: list[float], decayed: bool
+) -> None:
+    with fabricated().sessions() as session:  # nothing is committed
+        for row in session.scalars(select(FederatedRound).where(FederatedRound.round < 13)):
+            row.learning_rate, row.train_beats = rates[row.round - 1], 0
+        assert read_evidence(session, ("main",)).generic[0].decayed == decayed
