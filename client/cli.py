@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from client.data.cohort import CohortSummary
-    from client.data.ingest import IngestResult
 
 from client.site import SITE_NAME, Site, load_site, write_site_file
 from common.command import run_app
@@ -65,7 +61,7 @@ def ingest(folder: SiteFolder) -> None:
 
     site = load_site(folder)
     result = run_ingest(site, sessions(create_database(site.database_url)))
-    say(f"{site.name}: {_ingested(result)}\nnext: fedkalemia-site cohort {folder}")
+    say(f"{site.name}: {result.sentence()}\nnext: fedkalemia-site cohort {folder}")
 
 
 @app.command()
@@ -87,7 +83,7 @@ def cohort(
         train_keys=_keys(train),
         test_keys=_keys(test),
     )
-    say(f"{site.name}: {_frozen(summary)}\nnext: take part in a federation, or fedkalemia-site personalize")
+    say(f"{site.name}: {summary.sentence()}\nnext: take part in a federation, or fedkalemia-site personalize")
 
 
 @app.command()
@@ -113,7 +109,7 @@ def personalize(
     generic = load_generic(model or _last_generic(site, name))
     plan = generic.plan(name=name, seed=site.settings.seed if seed is None else seed, settings=site.settings)
     personalize_site(site, generic.weights, plan)
-    say(f"{site.name}: done\nnext: fedkalemia-site report {folder}")
+    say(f"{site.name}: patients: {_personalized(site, name)}\nnext: fedkalemia-site report {folder}")
 
 
 @app.command()
@@ -177,23 +173,21 @@ def _last_generic(site: Site, name: str) -> Path:
     return site.folder / path
 
 
-def _ingested(result: IngestResult) -> str:
-    strips = ", ".join(
-        f"{reasons.get('accepted', 0)} {label}" for label, reasons in sorted(result.strips.items())
-    )
-    excluded = sum(n for reasons in result.strips.values() for why, n in reasons.items() if why != "accepted")
-    text = f"{result.patients} patients; accepted strips: {strips or 'none'}; excluded strips: {excluded}"
-    if damaged := result.unreadable_segments + result.unreadable_records:
-        text += f"; {damaged} missing or damaged waveform files"
-    return text
+def _personalized(site: Site, name: str) -> str:
+    """Count what became of the patients in the last personalization under a name."""
+    from sqlalchemy import func, select
 
+    from client.database.runs import latest_run
+    from client.database.session import open_database, sessions
+    from client.database.tables import PersonalizationRun
 
-def _frozen(summary: CohortSummary) -> str:
-    notes = "".join(f"\nnote: {note}" for note in summary.notes)
-    return (
-        f"{summary.personal} personal patients, {summary.generic} generic patients (train {summary.train}, "
-        f"validation {summary.validation}, test {summary.test}){notes}"
-    )
+    columns = (PersonalizationRun.outcome, PersonalizationRun.selected_method)
+    with sessions(open_database(site.database_url))() as session:
+        run = latest_run(session, "personalization", name)
+        counted = select(*columns, func.count()).where(PersonalizationRun.run_id == (run.id if run else None))
+        rows = session.execute(counted.group_by(*columns).order_by(*columns)).all()
+    told = [f"{n} {outcome}{f', selected {method}' if method else ''}" for outcome, method, n in rows]
+    return "; ".join(told) or "no patient has enough strips of both labels"
 
 
 def _keys(path: Path | None) -> list[str] | None:

@@ -56,10 +56,10 @@ class Drawing:
             figures.score_distribution(histogram, names),
             "scores",
             "Scores of the generic model by label",
-            f"{count(positive)} beats of {task.positive}, {count(negative)} beats of {task.negative}. {auc}",
+            f"Beats by label: {task.positive} {count(positive)}, {task.negative} {count(negative)}. {auc}",
             f"Beat scores of the generic model{where} on {plural(generic.patients, 'test patient')}: "
-            f"{count(positive)} beats of {task.positive}, {count(negative)} of {task.negative}, each as a "
-            f"share of its own label. The less the two overlap, the better. {auc}",
+            f"beats by label ({task.positive} {count(positive)}, {task.negative} {count(negative)}), each "
+            f"as a share of its own label. The less the two overlap, the better. {auc}",
         )
 
     def votes(self, generic: Sequence[Generic]) -> Figure | None:
@@ -133,9 +133,8 @@ class Drawing:
             figures.BeatView(title, _by_name(one.mean_beat), _by_name(one.attention)) for title, one in panels
         ]
         text = (
-            f"Patient {patient}, test strips: mean of "
-            f"{plural(seen.n_positive, 'beat')} of {task.positive} and "
-            f"{count(seen.n_negative)} of {task.negative}. "
+            f"Patient {patient}, test strips: mean beat by label ({task.positive} {count(seen.n_positive)}, "
+            f"{task.negative} {count(seen.n_negative)} beats). "
         )
         return self._page(
             figures.mean_beats(views, names),

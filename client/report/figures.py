@@ -142,6 +142,7 @@ def score_distribution(histogram: ScoreHistogram, names: Mapping[str, str]) -> C
         axes.stairs(share, wide, color=marks.color, linewidth=1.8, linestyle=marks.line)
         axes.stairs(share, wide, fill=True, color=marks.color, alpha=0.10, linewidth=0)
         top = int(np.argmax(share))
+        side = "left" if top < 4 else side  # a name must not leave the figure
         axes.annotate(
             names[label], (float(wide[top] + wide[top + 1]) / 2, float(share[top])), (0, 5),
             textcoords="offset points", ha=side, color=marks.color, fontsize=9, fontweight="bold",
