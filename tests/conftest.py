@@ -20,13 +20,14 @@ import pytest
 
 # One thread per operation: two sites, two workers and two test processes would otherwise fight for cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# A shell starts background jobs with Ctrl-C ignored, and children inherit that: the commands under test would
-# never see it.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 from sqlalchemy.orm import Session, sessionmaker
 
 from client.database.session import create_database, open_database, sessions
 from client.database.tables import Base
+
+# A shell starts background jobs with Ctrl-C ignored, and children inherit that: the commands under test would
+# never see it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DATA_VARIABLE = "FEDKALEMIA_TEST_DATA"
 NO_SKIPS_VARIABLE = "FEDKALEMIA_NO_SKIPS"
