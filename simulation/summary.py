@@ -245,7 +245,7 @@ def _personal(patients: Sequence[PatientTally], settings: Settings) -> PersonalF
         methods={method: _by_round(tested, method, settings) for method in methods},
         last=last,
         difference={
-            f"{a}-{b}": _last([patient.difference(a, b) for patient in tested], settings)
+            f"{a}-{b}": _last([patient.difference(a, b) for patient in tested], settings, lowest=-1.0)
             for a, b in pairs
             if a in methods and b in methods
         },
@@ -280,13 +280,21 @@ def _by_round(
     }
 
 
-def _last(values: Sequence[Mapping[str, float]], settings: Settings) -> dict[str, Estimate]:
+def _last(
+    values: Sequence[Mapping[str, float]], settings: Settings, lowest: float = 0.0
+) -> dict[str, Estimate]:
     names = sorted({name for figures in values for name in figures})
-    return {name: estimate([figures.get(name, math.nan) for figures in values], settings) for name in names}
+    return {
+        name: estimate([figures.get(name, math.nan) for figures in values], settings, lowest)
+        for name in names
+    }
 
 
-def estimate(values: Sequence[float], settings: Settings) -> Estimate:
-    """Mean over patients with the interval the specification asks for; NaN values are left out."""
+def estimate(values: Sequence[float], settings: Settings, lowest: float = 0.0) -> Estimate:
+    """Mean over patients with the interval the specification asks for; NaN values are left out.
+
+    Every figure is a share: an interval ends where shares do, at ``lowest`` (-1 for differences) and 1.
+    """
     kept = [value for value in values if not math.isnan(value)]
     mean = math.fsum(kept) / len(kept) if kept else math.nan
     spread = sum((value - mean) ** 2 for value in kept)
@@ -295,8 +303,8 @@ def estimate(values: Sequence[float], settings: Settings) -> Estimate:
         n=len(kept),
         mean=number(mean),
         sd=number(math.sqrt(spread / (len(kept) - 1))) if len(kept) > 1 else None,
-        low=number(interval.low) if interval else None,
-        high=number(interval.high) if interval else None,
+        low=number(max(interval.low, lowest)) if interval else None,
+        high=number(min(interval.high, 1.0)) if interval else None,
         method=interval.method if interval else "none: fewer than 6 patients",
     )
 
