@@ -139,7 +139,7 @@ def test_unreadable_waveform_headers_of_a_hospital_cost_their_records_and_are_co
     masters[0].write_bytes(b"\x00\xff garbage")
     ended = command("fedkalemia-site", "ingest", site)
     assert ended.code == 0
-    assert "1 missing or damaged waveform files" in ended.out
+    assert "missing or damaged waveform files: 0 of segments, 1 of records" in ended.out
     assert "10 patients" in ended.out
 
 

@@ -320,7 +320,7 @@ def test_a_site_does_by_hand_what_it_did_in_the_run(small_run, small_sim, tmp_pa
     steps = [
         (("init", site, "--name", "north", "--data", hospital, *chosen), "fedkalemia-site ingest"),
         (("ingest", site), "10 patients"),
-        (("cohort", site), "2 personal patients"),
+        (("cohort", site), "5 generic patients (3 train, 1 validation, 1 test), 2 personal"),
         (("personalize", site, "--model", model), "fedkalemia-site report"),
         (("report", site), "index.html"),
         (("status", site), "personalization"),
