@@ -171,11 +171,35 @@ class TestSchemaVersion:
             assert connection.scalar(text("select count(*) from draws")) == 1
         engine.dispose()
 
-    def test_two_processes_at_once_make_one_database(self, database_url: str) -> None:
-        code = "import sys; from client.database.session import create_database; create_database(sys.argv[1])"
-        command = [sys.executable, "-c", code, database_url]
-        processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-        assert [process.communicate(timeout=120)[1] for process in processes] == ["", ""]
+    def test_a_new_sqlite_file_that_another_process_holds_is_waited_for(self, tmp_path: Path) -> None:
+        other = sqlite3.connect(tmp_path / "new.db", isolation_level=None, check_same_thread=False)
+        other.execute("begin immediate")  # then SQLite refuses another journal at once
+        release = threading.Timer(0.3, other.rollback)
+        release.start()
+        create_database(f"sqlite:///{tmp_path / 'new.db'}").dispose()
+        release.join()
+        other.close()
+
+    def test_four_processes_at_once_make_one_database(self, database_url: str) -> None:
+        code = (
+            "import sys; import alembic.command; from client.database.session import create_database\n"
+            "print('ready', flush=True); sys.stdin.readline(); create_database(sys.argv[1])"
+        )
+        pipe = subprocess.PIPE
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", code, database_url], stdin=pipe, stdout=pipe, stderr=pipe, text=True
+            )
+            for _ in range(4)
+        ]
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        assert [process.communicate(timeout=120) for process in processes] == [("", "")] * 4
         open_database(database_url).dispose()
 
     @pytest.mark.postgres
