@@ -106,7 +106,11 @@ def synthetic_site(folder: Path, patients: int) -> Path:
     from simulation.cohort.profile import PROFILES, CohortSizes
     from simulation.cohort.site import write_site
 
-    write_site(folder, PROFILES["north"], CohortSizes(generic_patients=patients, personal_patients=2), 1)
+    # Windows little longer than a strip, as in the demo: most of what is read is used.
+    sizes = CohortSizes(
+        patients=patients + 2, personal_patients=2, positive_share=0.55, most_draws=4, window_hours=0.175
+    )
+    write_site(folder, PROFILES["north"], sizes, 1)
     return folder
 
 

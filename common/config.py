@@ -305,7 +305,7 @@ def _sentence(model: type[BaseModel], error: ValidationError, where: str) -> str
     if first["type"] == "value_error":  # raised by a rule above; its input is a whole section
         return f"{where}{', ' + name if name else ''}: {first['msg'].removeprefix('Value error, ')}"
     if first["type"] != "extra_forbidden":
-        return f"{where}: {name} = {first.get('input')!r}: {first['msg'].lower()}"
+        return f"{where}: {name} = {first.get('input')!r}: {first['msg'][:1].lower()}{first['msg'][1:]}"
     section: Any = model
     for part in path[:-1]:
         section = section.model_fields[part].annotation

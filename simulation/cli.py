@@ -43,8 +43,11 @@ def demo(out: Out = Path("runs/demo"), seed: Seed = 7, workers: Workers = 2) -> 
 def run(
     source: Annotated[str, typer.Option(help="synthetic (MIMIC-III layout) or mitbih (real recordings)")],
     out: Out,
-    data: Annotated[Path | None, typer.Option(help="mitbih: folder of the recordings")] = None,
-    sites: Annotated[int, typer.Option(min=1, help="Number of sites")] = 3,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="mitbih: folder of the recordings; synthetic: folder written by 'cohort'"),
+    ] = None,
+    sites: Annotated[int | None, typer.Option(min=1, help="Number of sites; 3 by default")] = None,
     seed: Seed = 0,
     preset: Annotated[str, typer.Option(help="Preset of the settings")] = "standard",
     split: Annotated[
@@ -62,14 +65,15 @@ def run(
 ) -> None:
     """Run the whole journey on synthetic hospitals or on real annotated recordings."""
     from simulation.closing import closing_text
+    from simulation.cohort.build import SITES
     from simulation.plans import mitbih_journey, synthetic_journey
     from simulation.run import run_journey
 
     changed = parse_overrides(overrides or [])
     if source == "synthetic":
-        _refuse("synthetic", data=data, train_records=train_records, test_records=test_records)
+        _refuse("synthetic", train_records=train_records, test_records=test_records)
         journey = synthetic_journey(
-            out, sites=sites, seed=seed, preset=preset, overrides=changed, workers=workers
+            out, sites=sites, seed=seed, preset=preset, overrides=changed, workers=workers, data=data
         )
     elif source == "mitbih":
         if data is None:
@@ -77,7 +81,7 @@ def run(
         journey = mitbih_journey(
             out,
             data,
-            sites=sites,
+            sites=SITES if sites is None else sites,
             seed=seed,
             preset=preset,
             overrides=changed,
@@ -90,6 +94,91 @@ def run(
     else:
         raise ConfigurationError(f"unknown --source {source!r}; allowed: mitbih, synthetic")
     say(closing_text(journey.out, run_journey(journey)))
+
+
+@app.command()
+def cohort(
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the hospitals; started again, it goes on where it stopped"),
+    ] = None,
+    sites: Annotated[
+        int | None, typer.Option(min=1, help="Number of hospitals, from the built-in profiles; 3 by default")
+    ] = None,
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME_OR_FILE", help="A built-in profile or a TOML file; repeatable"),
+    ] = None,
+    patients: Annotated[int | None, typer.Option(help="Patients per hospital; 60 by default")] = None,
+    personal: Annotated[
+        int | None,
+        typer.Option(help="Of them, dialysed for weeks (personal patients); default: the profile's share"),
+    ] = None,
+    positive_share: Annotated[
+        float | None,
+        typer.Option(help="Share of the others with hyperkalemia, as in a case-control study"),
+    ] = None,
+    window_hours: Annotated[
+        float | None, typer.Option(help="Hours of ECG written before each draw; 0.5 by default")
+    ] = None,
+    continuous: Annotated[
+        bool, typer.Option("--continuous", help="Write all monitored hours, not only those around draws")
+    ] = False,
+    seed: Seed = 0,
+    truth: Annotated[
+        Path | None, typer.Option(help="Folder of the ground truth; by default OUT/truth")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; never changes a byte")] = 2,
+    describe: Annotated[
+        bool, typer.Option("--describe", help="Print what would be written, and write nothing")
+    ] = False,
+) -> None:
+    """Write synthetic hospitals in the MIMIC-III layout, from a few patients to thousands."""
+    from simulation.cohort.build import (
+        SITES,
+        TRUTH,
+        built_in_sites,
+        check_out,
+        chosen_sites,
+        closing_text,
+        cohort_sizes,
+        describe_sites,
+        site_orders,
+        write_sites,
+    )
+
+    if sites is not None and profile:
+        raise ConfigurationError("--sites and --profile do not go together; name each hospital by --profile")
+    if continuous and window_hours is not None:
+        raise ConfigurationError("--window-hours has no meaning with --continuous, which writes everything")
+    if out is None and not describe:
+        raise ConfigurationError("--out is missing: name a new folder, or ask for --describe only")
+    sizes = cohort_sizes(
+        patients=patients,
+        personal_patients=personal,
+        positive_share=positive_share,
+        window_hours=window_hours,
+        continuous=continuous,
+    )
+    profiles = chosen_sites(profile) if profile else built_in_sites(SITES if sites is None else sites)
+    folder = Path() if out is None else out
+    orders = site_orders(profiles, sizes, seed, folder, truth)
+    if describe:
+        say(describe_sites(orders))
+        return
+    check_out(folder, truth)
+    say(closing_text(write_sites(orders, workers), folder, truth or folder / TRUTH))
+
+
+@app.command()
+def profile(
+    name: Annotated[str | None, typer.Argument(help="Built-in profile; without it, all are listed")] = None,
+) -> None:
+    """Print a built-in hospital profile as TOML, to copy and edit."""
+    from simulation.cohort.describe import profile_list
+    from simulation.cohort.profile import profile_text
+
+    say(profile_list() if name is None else profile_text(name).rstrip())
 
 
 @app.command()

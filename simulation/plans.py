@@ -3,53 +3,87 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from common.config import Settings, make_settings, merge, nearest
 from common.errors import ConfigurationError, SourceError
-from common.logs import stage
-from simulation.cohort import PROFILES, CohortSizes, SiteProfile, write_site
+from simulation.cohort.build import SITES, built_in_sites, hospitals_in, site_orders, write_sites
+from simulation.cohort.parts import SiteOrder
+from simulation.cohort.profile import CohortSizes
 from simulation.folds import PACED, Fold, chosen_split, deal_sites, standard_split, two_folds
 from simulation.run import Journey, SiteSpec, fold_specs
 from simulation.survey import Survey, survey_recordings
-from simulation.workers import map_processes
 
-SIZES: Mapping[str, CohortSizes] = {
-    "quick": CohortSizes(),
-    "standard": CohortSizes(generic_patients=120, personal_patients=12),
-    "paper": CohortSizes(generic_patients=120, personal_patients=12),
-}
+#: Case-control, as in the source paper, with windows little longer than a strip: a demo is small and quick.
+_DEMO = CohortSizes(
+    patients=88,
+    personal_patients=8,
+    positive_share=0.55,
+    most_draws=4,
+    window_hours=0.175,
+    minutes_after=0.5,
+)
+_LARGER = _DEMO.model_copy(update={"patients": 132, "personal_patients": 12})
+SIZES: Mapping[str, CohortSizes] = {"quick": _DEMO, "standard": _LARGER, "paper": _LARGER}
 SYNTHETIC_NOTE = (
-    "synthetic patients from a simple generator: the numbers show that the parts work together, not how well "
-    "hyperkalemia can be detected"
+    "synthetic patients from published effect sizes: the numbers show how the method behaves on them, not "
+    "how well hyperkalemia can be detected in people"
 )
 
 
 def synthetic_journey(
-    out: Path, *, sites: int, seed: int, preset: str, overrides: Mapping[str, Any], workers: int
+    out: Path,
+    *,
+    sites: int | None = None,
+    seed: int,
+    preset: str,
+    overrides: Mapping[str, Any],
+    workers: int,
+    data: Path | None = None,
 ) -> Journey:
-    """Plan a run on synthetic hospitals, which are written to ``out/hospitals`` first."""
+    """Plan a run on synthetic hospitals.
+
+    Parameters
+    ----------
+    out : folder of the run.
+    sites : hospitals that are written to ``out/hospitals`` first; None for three.
+    data : folder of a ``cohort`` command, whose hospitals are used instead.
+
+    Raises
+    ------
+    ConfigurationError
+        For options that do not go together.
+    StorageError
+        If ``data`` holds no complete hospitals.
+    """
     settings, changed = _settings("hyperkalemia", preset, seed, overrides)
-    _check_sites(sites, settings)
-    profiles = _profiles(sites)
-    hospitals = {profile.name: out.resolve() / "hospitals" / profile.name for profile in profiles}
-    jobs = [
-        _SiteJob(
-            hospitals[profile.name], profile, SIZES[preset], seed, out.resolve() / "truth" / profile.name
-        )
-        for profile in profiles
-    ]
+    prepare: Callable[[], None] | None = None
+    if data is None:
+        _check_sites(SITES if sites is None else sites, settings)
+        profiles = built_in_sites(SITES if sites is None else sites)
+        orders = site_orders(profiles, SIZES[preset], seed, out.resolve())
+        hospitals = [(order.profile.name, order.folder) for order in orders]
+        prepare = _writer(orders, workers)
+    elif sites is not None:
+        raise ConfigurationError("--sites has no meaning with --data, whose hospitals are all used")
+    else:
+        hospitals = hospitals_in(data)
+        if len(hospitals) < settings.federation.min_sites:
+            raise ConfigurationError(
+                f"the {len(hospitals)} of --data {data} are below federation.min_sites = "
+                f"{settings.federation.min_sites}; write more hospitals, or use "
+                f"--set federation.min_sites={len(hospitals)}"
+            )
     return Journey(
         out=out,
         settings=settings,
         overrides=changed,
         sites=[
             SiteSpec(name, {"kind": "mimic3", "folder": str(folder)}, {"main": None})
-            for name, folder in hospitals.items()
+            for name, folder in hospitals
         ],
-        prepare=_writer(jobs, workers),
+        prepare=prepare,
         workers=workers,
         notes=[SYNTHETIC_NOTE],
     )
@@ -109,15 +143,6 @@ def mitbih_journey(
     )
 
 
-@dataclass(frozen=True)
-class _SiteJob:
-    folder: Path
-    profile: SiteProfile
-    sizes: CohortSizes
-    seed: int
-    truth: Path
-
-
 def _settings(
     task: str, preset: str, seed: int, overrides: Mapping[str, Any]
 ) -> tuple[Settings, dict[str, Any]]:
@@ -133,38 +158,11 @@ def _check_sites(sites: int, settings: Settings) -> None:
         )
 
 
-def _profiles(sites: int) -> list[SiteProfile]:
-    """Return as many site profiles as asked for; the known ones come again under a numbered name."""
-    known = list(PROFILES.values())
-    return [
-        known[index % len(known)].model_copy(
-            update={
-                "name": known[index % len(known)].name
-                + (f"-{index // len(known) + 1}" * (index >= len(known)))
-            }
-        )
-        for index in range(sites)
-    ]
-
-
-def _writer(jobs: Sequence[_SiteJob], workers: int) -> Callable[[], None]:
+def _writer(orders: Sequence[SiteOrder], workers: int) -> Callable[[], None]:
     def write() -> None:
-        map_processes(_write_site, jobs, workers)
+        write_sites(orders, workers)
 
     return write
-
-
-def _write_site(job: _SiteJob) -> None:
-    total = job.sizes.generic_patients + job.sizes.personal_patients
-    with stage(f"Writing hospital {job.profile.name}", total, "patient") as progress:
-        done = 0
-
-        def advance(now: int, _: int) -> None:
-            nonlocal done
-            progress.advance(now - done)
-            done = now
-
-        write_site(job.folder, job.profile, job.sizes, job.seed, progress=advance, truth=job.truth)
 
 
 def _folds(

@@ -1,29 +1,33 @@
-"""Run one function per site in worker processes, with their progress shown in this process."""
+"""Run a function on many items in worker processes, with their progress shown in this process."""
 
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
+import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from common import logs
+from common.errors import FedkalemiaError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 LISTEN_S = 5.0
+AHEAD = 2  # items that wait per worker while it works on one
 
 
 def map_processes(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> list[Result]:
     """Apply a picklable function to every item in fresh processes; results in the order of the items.
 
-    Fresh (spawned) processes start without torch, which ingest must not import, and without threads,
-    which a forked process must not inherit. With one worker everything runs in this process.
+    With one worker, or one item, everything runs in this process.
 
     Raises
     ------
@@ -32,17 +36,77 @@ def map_processes(function: Callable[[Item], Result], items: Sequence[Item], wor
     """
     if workers <= 1 or len(items) <= 1:
         return [function(item) for item in items]
+    with _executor(min(workers, len(items))) as pool:
+        futures = [_submit(pool, function, item) for item in items]
+        return [future.result() for future in futures]
+
+
+class Workers:
+    """Processes that take items from a stream of any length; see ``worker_processes``."""
+
+    def __init__(self, pool: ProcessPoolExecutor | None, count: int) -> None:
+        self._pool, self.count = pool, count
+
+    def each(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """Apply a picklable function to every item; results as they are done, in any order.
+
+        Only a few items per worker are taken from the stream ahead of time, and no result is kept: memory
+        does not grow with the number of items.
+
+        Raises
+        ------
+        FedkalemiaError
+            If a worker was killed from outside.
+        Exception
+            The first failure that is seen.
+        """
+        if self._pool is None:
+            yield from map(function, items)
+            return
+        waiting: set[Future[Result]] = set()
+        try:
+            for item in items:
+                waiting.add(_submit(self._pool, function, item))
+                if len(waiting) >= AHEAD * self.count + self.count:
+                    done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                    yield from (future.result() for future in done)
+            while waiting:
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        except BrokenProcessPool:
+            raise FedkalemiaError(
+                "a worker process was ended from outside, perhaps for lack of memory; run the same command "
+                "again with fewer --workers, it goes on where it stopped"
+            ) from None
+
+
+@contextmanager
+def worker_processes(workers: int) -> Iterator[Workers]:
+    """Keep worker processes for several streams of items; with one worker, work in this process.
+
+    Processes are started when the first items come. Whatever ends the block early ends the workers too.
+    """
+    if workers <= 1:
+        yield Workers(None, 1)
+        return
+    with _executor(workers) as pool:
+        yield Workers(pool, workers)
+
+
+@contextmanager
+def _executor(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Open a pool of fresh processes whose progress is shown here.
+
+    Fresh (spawned) processes start without torch, which ingest must not import, and without threads,
+    which a forked process must not inherit.
+    """
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     listener = threading.Thread(target=_relay, args=(queue,), daemon=True)
     listener.start()
-    pool = ProcessPoolExecutor(
-        min(workers, len(items)), mp_context=context, initializer=_start_worker, initargs=(queue,)
-    )
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(queue,))
     try:
-        with _no_interrupt():  # workers start with the signal blocked: see _start_worker
-            futures = [pool.submit(_run, function, item) for item in items]
-        return [future.result() for future in futures]
+        yield pool
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
@@ -53,6 +117,11 @@ def map_processes(function: Callable[[Item], Result], items: Sequence[Item], wor
         queue.put(None)
         listener.join(LISTEN_S)  # a worker that was killed may have taken the queue's lock with it
         queue.close()
+
+
+def _submit(pool: ProcessPoolExecutor, function: Callable[[Item], Result], item: Item) -> Future[Result]:
+    with _no_interrupt():  # workers start with the signal blocked: see _start_worker
+        return pool.submit(_run, function, item)
 
 
 @contextmanager
@@ -141,7 +210,16 @@ def _start_worker(queue: Any) -> None:
     # blocked here from the first instruction on) and ends us by SIGTERM, which is turned into the same
     # exception so that each step cleans up behind itself.
     signal.signal(signal.SIGTERM, _worker.stop)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     logs.use_reporter(_QueueReporter(queue))
+
+
+def _end_with_parent() -> None:
+    """End this worker when its parent was killed: nobody would ever give it an item or end it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def _run(function: Callable[[Item], Result], item: Item) -> Result:

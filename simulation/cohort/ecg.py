@@ -1,131 +1,250 @@
-"""Continuous lead II as a sum of Gaussians that follows potassium, heart rate, day and posture."""
+"""Continuous ECG as a sum of Gaussians that follows potassium, heart rate, electrodes and posture."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from scipy.signal import lfilter
 
 from simulation.cohort import parameters as table
+from simulation.cohort.conditions import Effects
 from simulation.cohort.patient import Patient
-from simulation.cohort.rhythm import ATRIAL, LEAD_IN_S, VENTRICULAR, Rhythm
+from simulation.cohort.rhythm import ATRIAL, FIBRILLATING, LEAD_IN_S, PACED, VENTRICULAR, Rhythm
 
 Array = npt.NDArray[np.float64]
 Signal = npt.NDArray[np.float32]
+Lead = Literal["II", "V", "MCL1"]
 
-REACH = 3.5  # a Gaussian is cut at this many sigmas: two thousandths of its height
-MARGIN_S = LEAD_IN_S + 1.0
+REACH = 3.9  # a Gaussian is cut at this many sigmas: a two-thousandth of its height
+MARGIN_S = LEAD_IN_S + 1.5
+BLOCK = 256  # beats evaluated together: their windows stay in the processor's cache
+ONSET_S = 0.045  # from the begin of a narrow QRS to the R peak
+SMALLEST_MV = 1e-4  # waves below a tenth of a microvolt are not drawn
+SPIKE_LEAD_S = 0.055  # from the pacing spike to the main deflection of the paced beat
+PACED_PR_S = 0.16  # from atrial to ventricular spike
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The beat of one stretch. Amplitudes in mV, times in s; widths are sigmas.
+    """One beat after the other: arrays (n_beats,). Amplitudes in mV, times in s; widths are sigmas.
 
-    ``qt`` holds at an RR interval of 1 s, ``t_width`` (falling side) at 0.7 s.
+    ``qt`` holds at an RR interval of 1 s, ``t_width`` (falling side) at 0.7 s. ``ventricular`` and the
+    quantities after it are those of beats that begin in the ventricles, early or paced.
     """
 
-    rate: float
-    p: float
-    q: float
-    r: float
-    s: float
-    t: float
-    st: float
-    pr: float
-    qrs_width: float
-    qt: float
-    t_width: float
-    t_asymmetry: float
+    rate: Array
+    p: Array
+    q: Array
+    r: Array
+    s: Array
+    t: Array
+    u: Array
+    st: Array
+    pr: Array
+    qt: Array
+    qrs_width: Array
+    notch: Array
+    s_width: Array
+    p_width: Array
+    t_width: Array
+    t_asymmetry: Array
+    sagging: Array
+    ventricular: Array
+    ventricular_width: Array
+    ventricular_st: Array
+    ventricular_t: Array
+    spike: Array
 
 
-@dataclass(frozen=True)
-class StripEffects:
-    """What differs between two strips of one patient and day: standard normals, and ischemia in mV."""
-
-    normals: Array
-    ischemia: float = 0.0
-
-
-NO_DAY = np.zeros(4)
-NO_EFFECTS = StripEffects(np.zeros(8))
-
-
-def draw_day(rng: np.random.Generator) -> Array:
-    """Draw the effect of one day's electrodes: standard normals (4,) for R, S, Q with P, and T."""
-    return rng.normal(size=4)
+def rate_at(patient: Patient, potassium: Array, effects: Effects) -> Array:
+    """Heart rate, beats per minute: float64 (n,). Slower above 5.5 mEq/L; fixed with a pacemaker."""
+    if patient.paced:
+        return np.full(len(potassium), patient.beat.rate)
+    high = np.maximum(potassium - table.ONSET_POTASSIUM, 0.0)
+    severe = np.maximum(potassium - table.SEVERE_POTASSIUM, 0.0)
+    responds = min(patient.sensitivity.pr / table.K_PR.value, 2.0)
+    slower = np.minimum(table.K_RATE * high + table.SEVERE_RATE * responds * severe, table.MOST_SLOWING)
+    return np.clip(patient.beat.rate + effects.rate - slower, *table.RATE_RANGE)
 
 
-def draw_effects(rng: np.random.Generator) -> StripEffects:
-    """Draw posture, autonomic tone and, in one strip of twenty, ischemia."""
-    normals = rng.normal(size=8)
-    shift = table.ISCHEMIA_T.normal(rng)
-    return StripEffects(normals, shift if rng.random() < table.ISCHEMIA_SHARE else 0.0)
+def shape_at(patient: Patient, potassium: Array, effects: Effects) -> Shape:
+    """Compute the beats of a patient at some potassium levels.
 
-
-def shape_at(
-    patient: Patient, potassium: float, day: Array = NO_DAY, effects: StripEffects = NO_EFFECTS
-) -> Shape:
-    """Compute the beat of a patient at a potassium level.
-
-    T grows, narrows and comes earlier over the whole range; the loss of P, the widening of QRS and most of
-    the lengthening of PR begin above 5.5 mEq/L. An inverted T loses depth instead (pseudo-normalization).
+    T grows, narrows and comes earlier over the whole range. Above 5.5 mEq/L P flattens, QRS widens and most
+    of the lengthening of PR begins; from 7 to 9, depending on the patient, P is lost and QRS and T become
+    one wave. An inverted T loses depth instead (pseudo-normalization). Below 3.5 T is flat and U shows.
 
     Parameters
     ----------
     patient : baseline beat and sensitivity.
-    potassium : true potassium, mEq/L.
-    day : float64 (4,), standard normals of the day's electrodes.
-    effects : standard normals and ischemia of the strip.
+    potassium : float64 (n,), true potassium, mEq/L.
+    effects : conditions at the same moments, arrays (n,).
 
     Source: SCIENCE sections 3 and 4.3; numbers in ``parameters``.
     """
-    beat, k, n = patient.beat, patient.sensitivity, effects.normals
+    beat, k = patient.beat, patient.sensitivity
+    potassium = np.asarray(potassium, np.float64)
     above = potassium - table.REFERENCE_POTASSIUM
-    high = max(potassium - table.ONSET_POTASSIUM, 0.0)
-    rate = float(np.clip(beat.rate + table.STRIP_RATE.spread * n[0] - table.K_RATE * high, 45.0, 150.0))
+    high = np.maximum(potassium - table.ONSET_POTASSIUM, 0.0)
+    severe = np.maximum(potassium - table.SEVERE_POTASSIUM, 0.0)
+    low = np.maximum(table.HYPOKALEMIA - potassium, 0.0)
+    responds = float(np.clip(k.qrs / table.K_QRS.value, 0.3, 2.5)) ** 0.5
+    sine = _smooth((potassium - table.SINE_POTASSIUM) / table.SINE_RANGE * responds)
+    lost = _smooth((potassium - table.P_LOSS_POTASSIUM) / table.P_LOSS_RANGE * responds)
+    rate = rate_at(patient, potassium, effects)
 
-    t_factor = table.DAY_T.factor(day[3]) * table.STRIP_T.factor(n[2])
+    growth = np.clip(1.0 + k.t_amplitude * _saturating(above), 0.15, 3.5)
     if beat.t > 0:
-        slower = float(np.clip(1.0 - 0.004 * (rate - 85.0), 0.6, 1.4))
-        t = beat.t * t_factor * slower * max(1.0 + k.t_amplitude * above, 0.15)
+        faster = np.clip(1.0 - table.T_LESS_PER_BPM * (rate - table.HEART_RATE.value), 0.6, 1.4)
+        t = beat.t * effects.t * faster * growth
     else:
-        t = beat.t * t_factor + 0.6 * abs(beat.t) * k.t_amplitude * above
+        t = beat.t * effects.t + table.INVERTED_SHARE * abs(beat.t) * k.t_amplitude * _saturating(above)
+    widening = np.minimum(1.0 + k.qrs * (high + table.SEVERE_QRS * severe**2), 3.0) * (1.0 + sine)
+    width = beat.qrs_width * widening
+    narrow = beat.t_width * effects.t_width / np.maximum(1.0 + k.t_width * np.maximum(above, -2.0), 0.7)
+    u_seen = np.clip((table.U_GONE_RATE - rate) / table.U_FADES_OVER, 0.0, 1.0)
+    responds_low = min(k.t_amplitude / table.K_T_AMPLITUDE.value, 2.0)
+    r = beat.r * effects.r
+    one = np.ones(len(potassium))
     return Shape(
         rate=rate,
-        p=beat.p
-        * table.DAY_P.factor(day[1])
-        * table.STRIP_P.factor(n[3])
-        * float(np.clip(1.0 - k.p * high, 0.1, 1.3)),
-        q=beat.q * table.DAY_QS.factor(day[2]),
-        r=beat.r * table.DAY_R.factor(day[0]) * table.STRIP_R.factor(n[1]),
-        s=beat.s * table.DAY_QS.factor(day[1]),
-        t=t + effects.ischemia,
-        st=beat.st + table.STRIP_ST.spread * n[1] + table.ISCHEMIA_ST_SHARE * effects.ischemia,
-        pr=beat.pr + k.pr * (0.5 * above + 0.8 * high) + table.STRIP_PR.spread * n[3],
-        qrs_width=beat.qrs_width * (1.0 + k.qrs * high),
-        qt=beat.qtc - k.qt * above + table.STRIP_QT.spread * n[4],
-        t_width=beat.t_width * table.STRIP_T_WIDTH.factor(n[5]) / (1.0 + k.t_width * max(above, -2.0)),
-        t_asymmetry=beat.t_asymmetry,
+        p=beat.p * effects.p * np.clip(1.0 - k.p * high, 0.1, 1.0) * (1.0 - lost),
+        q=beat.q * effects.q * (1.0 - sine),
+        r=r * (1.0 - table.SINE_R_LOSS * sine),
+        s=beat.s * effects.s - table.SINE_S * r * sine,
+        t=t + effects.ischemia + table.SINE_T * r * sine,
+        u=beat.u * u_seen + table.HYPOKALEMIA_U * responds_low * low * (0.4 + 0.6 * u_seen),
+        st=(beat.st + effects.st + table.ISCHEMIA_ST_SHARE * effects.ischemia + table.HYPOKALEMIA_ST * low)
+        * (1.0 - sine),
+        pr=np.clip(
+            beat.pr + k.pr * (table.PR_BELOW_ONSET * above + table.PR_ABOVE_ONSET * high) + effects.pr,
+            *table.PR_RANGE,
+        ),
+        qt=beat.qtc
+        + effects.qt
+        - k.qt * above
+        - 2.3 * (beat.t_width * effects.t_width - narrow)
+        + 4.0 * (width - beat.qrs_width),
+        qrs_width=width,
+        notch=beat.notch * one,
+        s_width=(beat.s_width + table.SINE_S_WIDTH * sine) * one,
+        p_width=beat.p_width * (1.0 + table.P_BROADER * high),
+        t_width=narrow * (1.0 + table.SINE_T_WIDTH * sine),
+        t_asymmetry=1.0 + (beat.t_asymmetry - 1.0) * np.exp(-table.T_SYMMETRY * high) * one,
+        sagging=np.full(len(potassium), float(beat.sagging)),
+        ventricular=beat.ventricular * effects.r * (1.0 - table.SINE_R_LOSS * sine),
+        ventricular_width=table.VENTRICULAR_WIDTH * widening,
+        ventricular_st=table.VENTRICULAR_ST * beat.ventricular * (1.0 - sine),
+        ventricular_t=table.VENTRICULAR_T * beat.ventricular * effects.t * growth,
+        spike=beat.spike * one,
     )
 
 
-def seen_from_v(shape: Shape) -> Shape:
-    """Turn a beat to the second lead of the monitor, V: small R, deep S, taller T."""
-    return replace(shape, p=0.6 * shape.p, r=0.5 * shape.r, s=4.0 * shape.s, t=1.4 * shape.t)
+def seen_from(shape: Shape, lead: Lead) -> Shape:
+    """Turn beats in lead II to another lead of the monitor: small R, deep S; taller T in V than in MCL1."""
+    if lead == "II":
+        return shape
+    t = 1.4 if lead == "V" else 0.5
+    return replace(
+        shape,
+        p=0.6 * shape.p,
+        r=(0.5 if lead == "V" else 0.25) * shape.r,
+        s=np.minimum(4.0 * shape.s, -0.5 * shape.r),
+        t=t * shape.t,
+        u=t * shape.u,
+        ventricular=-0.8 * shape.ventricular,
+        ventricular_st=-0.8 * shape.ventricular_st,
+        ventricular_t=-0.8 * shape.ventricular_t,
+    )
 
 
-def synthesize(shape: Shape, rhythm: Rhythm, duration_s: float, rate_hz: float = 125.0) -> Signal:
-    """Continuous ECG without noise.
+class Waves(NamedTuple):
+    """One wave of every beat, a two-sided Gaussian: center s, amplitude mV, sigmas s; arrays (n_beats,)."""
 
-    Every wave of every beat is one, for T two-sided, Gaussian; windows of all beats are evaluated at once
-    and added where they overlap, so a T wave runs into the next P wave at fast rates.
+    center: Array
+    amplitude: Array
+    left: Array
+    right: Array
+
+
+def waves_of(shape: Shape, rhythm: Rhythm) -> list[Waves]:
+    """All waves of all beats: P, Q, two summits of R, S, ST, T and U.
+
+    Where waves stand relative to each other, in units of their widths, is an assumption: a narrow QRS lasts
+    90 ms and has no gaps, ST joins S and T, T ends 2.3 sigmas after its peak, and U follows.
 
     Parameters
     ----------
-    shape : the stretch's beat.
-    rhythm : R peaks.
+    shape, rhythm : of the same beats.
+    """
+    times, kinds = rhythm.times, rhythm.kinds
+    before = np.diff(times, prepend=times[:1] - 60.0 / shape.rate[:1])
+    lagged = _lagged(before)
+    wide = (kinds == VENTRICULAR) | (kinds == PACED)
+    breath = 1.0 + table.BREATH_AMPLITUDE * np.sin(
+        2 * np.pi * rhythm.respiration_hz * times + rhythm.respiration_phase
+    )
+    own = np.where(wide, 0.0, breath)
+
+    width = np.where(wide, shape.ventricular_width, shape.qrs_width)
+    r = np.where(wide, shape.ventricular, shape.r) * breath
+    notch = np.where(wide, 0.5, shape.notch) * r
+    slur = np.where((shape.notch > 0) | wide, 1.1, 1.0)
+    summit = times + np.where(wide, 2.1, 2.7) * width
+    s_at = times + (1.6 + 0.9 * shape.s_width) * width
+
+    falling = shape.t_width * (lagged / 0.7) ** 0.25
+    rising = falling * shape.t_asymmetry
+    peak = shape.qt * np.cbrt(lagged) - ONSET_S - 2.3 * falling + np.where(wide, table.VENTRICULAR_QT, 0.0)
+    peak = np.maximum(peak, 3.5 * width)
+    t = np.where(wide, shape.ventricular_t, shape.t) * breath
+    # ST is highest behind the J point and runs into T; it sags halfway with digoxin.
+    j = np.where(wide, 3.2, 2.0 + 0.5 * shape.s_width) * width
+    st_at = j + np.where(shape.sagging > 0, 0.45, 0.20) * np.maximum(peak - j, 0.02)
+    st_left = np.maximum(0.55 * (st_at - j), 0.012)
+    st_right = np.maximum(0.42 * (peak - st_at), 0.012)
+    st = np.where(wide, shape.ventricular_st, shape.st) * breath
+
+    return [
+        Waves(times - 2.4 * width, shape.q * own, 0.8 * width, 0.8 * width),
+        Waves(times, r, width, width * slur),
+        Waves(summit, notch, 1.05 * width, 1.2 * width),
+        Waves(s_at, shape.s * own, shape.s_width * width, 1.1 * shape.s_width * width),
+        Waves(times + st_at, st, st_left, st_right),
+        Waves(times + peak, t, rising, falling),
+        Waves(times + peak + 2.2 * falling + 0.075, shape.u * own, 0.9 * falling, 1.1 * falling),
+        _p_waves(shape, rhythm, before, breath),
+    ]
+
+
+def _p_waves(shape: Shape, rhythm: Rhythm, before: Array, breath: Array) -> Waves:
+    """P before each beat; flatter in early atrial beats, on time behind early ventricular ones."""
+    times, kinds = rhythm.times, rhythm.kinds
+    p = shape.p * breath
+    center = times - ONSET_S - shape.pr + 2.4 * shape.p_width
+    center = np.where(kinds == ATRIAL, center + 0.015, center)
+    center = np.where(kinds == PACED, times - SPIKE_LEAD_S - PACED_PR_S + 0.045, center)
+    # The sinus node does not know of the early beat: P comes when the next one was due.
+    usual = 60.0 / shape.rate
+    center = np.where(kinds == VENTRICULAR, center + np.maximum(usual - before, 0.0), center)
+    p = np.where(kinds == ATRIAL, 0.65 * p, p)
+    after_fibrillation = np.concatenate([[False], kinds[:-1] == FIBRILLATING])
+    p = np.where((kinds == FIBRILLATING) | ((kinds == VENTRICULAR) & after_fibrillation), 0.0, p)
+    return Waves(center, p, shape.p_width, 1.05 * shape.p_width)
+
+
+def synthesize(shape: Shape, rhythm: Rhythm, duration_s: float, rate_hz: float) -> Signal:
+    """Continuous ECG without noise, as an ideal amplifier would show it.
+
+    Every wave of every beat is one two-sided Gaussian, added where they overlap, so a T wave runs into the
+    next P wave at fast rates. A pacing spike lasts 2 ms; below 500 Hz it is spread over one sample interval.
+
+    Parameters
+    ----------
+    shape, rhythm : of the same beats.
     duration_s : length, s.
     rate_hz : sampling rate, Hz.
 
@@ -133,77 +252,108 @@ def synthesize(shape: Shape, rhythm: Rhythm, duration_s: float, rate_hz: float =
     -------
     float32 (round(duration_s · rate_hz),), mV.
     """
-    times = rhythm.times
-    before = np.diff(times, prepend=times[0] - 60.0 / shape.rate)
-    # QT follows the RR intervals of the last dozen beats, not the last one alone.
-    lagged, _ = lfilter([0.15], [1.0, -0.85], before, zi=[0.85 * 60.0 / shape.rate])
-    ventricular = rhythm.kinds == VENTRICULAR
-    width = shape.qrs_width * np.where(ventricular, 2.4, 1.0)
-    breath = 1.0 + 0.05 * np.sin(2 * np.pi * rhythm.respiration_hz * times + rhythm.respiration_phase)
-    r = shape.r * breath * np.where(ventricular, 1.3, 1.0)
-    falling = shape.t_width * (lagged / 0.7) ** 0.25
-    rising = falling * shape.t_asymmetry
-    peak = shape.qt * np.cbrt(lagged) - 0.045 - 2.3 * falling + np.where(ventricular, 0.04, 0.0)
-    t = np.where(ventricular, -0.35 * r, shape.t * breath)
-    conducted = np.where(ventricular, 0.0, breath)
-    st_from, st_to = 2.5 * width + 0.02, np.maximum(peak - 0.5 * rising, 2.5 * width + 0.06)
-    st_sigma = 0.4 * (st_to - st_from)
-
-    waves = [
-        (times - 2.4 * width, shape.q * conducted, 0.8 * width, 0.8 * width),
-        (times, r, width, width),
-        (times + 2.5 * width, shape.s * conducted, width, 1.1 * width),
-        (times + 0.5 * (st_from + st_to), shape.st * conducted, st_sigma, st_sigma),
-        (times + peak, t, rising, falling),
-    ]
-    if not rhythm.fibrillation:
-        present = np.choose(rhythm.kinds, [1.0, 0.8, 0.0])
-        early = np.where(rhythm.kinds == ATRIAL, 0.01, 0.0)
-        sigma = np.full(len(times), 0.021)
-        waves.append((times - shape.pr + 0.055 + early, shape.p * present * breath, sigma, sigma))
-    signal = overlap_add(waves, duration_s, rate_hz)
-    if rhythm.fibrillation:
-        signal += fibrillation_waves(rhythm, len(signal), rate_hz, 0.4 * shape.p)
+    n, margin = round(duration_s * rate_hz), int(MARGIN_S * rate_hz)
+    total = np.zeros(n + 2 * margin, np.float32)
+    for wave in waves_of(shape, rhythm):
+        add_waves(total, wave, rate_hz)
+    _add_spikes(total, shape, rhythm, rate_hz)
+    signal = total[margin : margin + n]
+    if (rhythm.kinds == FIBRILLATING).any():
+        signal += fibrillatory_waves(shape, rhythm, n, rate_hz)
     return signal
 
 
-def overlap_add(waves: list[tuple[Array, Array, Array, Array]], duration_s: float, rate_hz: float) -> Signal:
-    """Add two-sided Gaussians, given as (centers s, amplitudes mV, left sigmas s, right sigmas s).
+def add_waves(total: Signal, waves: Waves, rate_hz: float) -> None:
+    """Add two-sided Gaussians to a signal that begins ``MARGIN_S`` before time 0, in place.
 
-    Returns
-    -------
-    float32 (round(duration_s · rate_hz),), mV.
+    Each is evaluated on its own short window, for some hundred beats at once.
+
+    Parameters
+    ----------
+    total : float32, mV.
+    waves : arrays (n_beats,).
+    rate_hz : sampling rate, Hz.
     """
-    n, margin = round(duration_s * rate_hz), int(MARGIN_S * rate_hz)
-    places, values = [], []
-    for centers, amplitudes, left, right in waves:
-        at = centers * rate_hz
-        first = np.floor(at).astype(np.int64)
-        low = int(np.ceil(REACH * left.max() * rate_hz))
-        high = int(np.ceil(REACH * right.max() * rate_hz)) + 1
-        offsets = np.arange(-low, high + 1)
-        distance = offsets.astype(np.float32) - (at - first).astype(np.float32)[:, None]
-        sides = np.where(offsets <= 0, (left * rate_hz)[:, None], (right * rate_hz)[:, None])
-        distance /= sides.astype(np.float32)
-        np.square(distance, out=distance)
-        distance *= np.float32(-0.5)
-        np.exp(distance, out=distance)
-        distance *= amplitudes.astype(np.float32)[:, None]
-        places.append((first[:, None] + (offsets + margin)).ravel())
-        values.append(distance.ravel())
-    place, value = np.concatenate(places), np.concatenate(values)
-    inside = (place >= 0) & (place < n + 2 * margin)
-    if not inside.all():
-        place, value = place[inside], value[inside]
-    total = np.bincount(place, value, minlength=n + 2 * margin)
-    return total[margin : margin + n].astype(np.float32)
+    drawn = np.abs(waves.amplitude) > SMALLEST_MV
+    if not drawn.all():
+        waves = Waves(*(part[drawn] for part in waves))
+    for begin in range(0, len(waves.center), BLOCK):
+        center, amplitude, left, right = (part[begin : begin + BLOCK] for part in waves)
+        at = (center * rate_hz) + int(MARGIN_S * rate_hz)
+        first = np.ceil(at - REACH * left * rate_hz).astype(np.int64)
+        length = int(np.ceil(REACH * float((left + right).max()) * rate_hz)) + 1
+        # exp(-d²/2σ²) = exp(-(d/√2σ)²); the larger of the two scaled distances is that of the right side.
+        distance = np.arange(length, dtype=np.float32) - (at - first).astype(np.float32)[:, None]
+        scale_left = (-np.sqrt(0.5) / (left * rate_hz)).astype(np.float32)[:, None]
+        scale_right = (np.sqrt(0.5) / (right * rate_hz)).astype(np.float32)[:, None]
+        values = distance * scale_right
+        distance *= scale_left
+        np.maximum(values, distance, out=values)
+        np.multiply(values, values, out=values)
+        np.negative(values, out=values)
+        np.exp(values, out=values)
+        values *= amplitude.astype(np.float32)[:, None]
+        last = len(total) - length
+        for start, row in zip(first.tolist(), values, strict=True):
+            if 0 <= start <= last:
+                total[start : start + length] += row
 
 
-def fibrillation_waves(rhythm: Rhythm, n: int, rate_hz: float, amplitude: float) -> Signal:
-    """Fibrillatory waves of 5 to 8 Hz that wax and wane with breathing: float32 (n,), mV."""
-    time = np.arange(n, dtype=np.float32) / np.float32(rate_hz)
-    hz = 5.0 + 20.0 * (rhythm.respiration_hz - 0.20)
-    wobble = 1.5 * np.sin(np.float32(2 * np.pi * rhythm.respiration_hz) * time)
-    wave = np.sin(np.float32(2 * np.pi * hz) * time + wobble)
-    out: Signal = (amplitude * wave).astype(np.float32)
-    return out
+def fibrillatory_waves(shape: Shape, rhythm: Rhythm, n: int, rate_hz: float) -> Signal:
+    """Make the waves of fibrillating atria, 5 to 8 Hz, irregular in size and pace: float32 (n,), mV."""
+    hz = 5.2 + 16.0 * (rhythm.respiration_hz - table.RESPIRATION_HZ[0])
+    size = np.where(rhythm.kinds == FIBRILLATING, table.FIBRILLATORY_WAVE * shape.p, 0.0)
+    coarse = np.arange(0.0, n / rate_hz + 0.5, 0.25)
+
+    def tone(tone_hz: float, shift: float) -> Array:
+        return np.sin(2 * np.pi * tone_hz * coarse + shift * rhythm.respiration_phase)
+
+    # Slow tones without a common period stand for the wandering of the wavelets.
+    phases = 2 * np.pi * hz * coarse + 1.6 * tone(0.23, 1.0) + 1.1 * tone(0.61, 2.0)
+    swell = (1.0 + 0.35 * tone(0.41, 3.0) + 0.2 * tone(0.97, 0.0)) * np.interp(coarse, rhythm.times, size)
+    time = np.arange(n) / rate_hz
+    phase = np.interp(time, coarse, phases).astype(np.float32)
+    wave: Signal = np.sin(phase)
+    wave += np.float32(0.3) * np.sin(np.float32(2.0) * phase + np.float32(0.8))
+    wave *= np.interp(time, coarse, swell).astype(np.float32)
+    return wave
+
+
+def _add_spikes(total: Signal, shape: Shape, rhythm: Rhythm, rate_hz: float) -> None:
+    """Add pacing spikes of 2 ms: one for the atrium and one for the ventricle, their area kept."""
+    paced = rhythm.kinds == PACED
+    if not paced.any():
+        return
+    times, height = rhythm.times[paced], shape.spike[paced]
+    height = height * min(table.PACING_SPIKE_S * rate_hz, 1.0)
+    length = max(round(table.PACING_SPIKE_S * rate_hz), 1)
+    for delay, share in ((SPIKE_LEAD_S + PACED_PR_S, 0.7), (SPIKE_LEAD_S, 1.0)):
+        first = np.rint((times - delay + MARGIN_S) * rate_hz).astype(np.int64)
+        for i in range(length):
+            inside = (first + i >= 0) & (first + i < len(total))
+            np.add.at(total, first[inside] + i, (share * height[inside]).astype(np.float32))
+
+
+def _lagged(before: Array) -> Array:
+    """RR interval that QT knows of: a part follows within some beats, the rest within about two minutes."""
+    mean = float(np.median(before))
+    parts = []
+    for beats in table.QT_LAG_BEATS:
+        kept = float(np.exp(-1.0 / beats))
+        part, _ = lfilter([1.0 - kept], [1.0, -kept], before, zi=[kept * mean])
+        parts.append(part)
+    lagged: Array = table.QT_FAST_SHARE * parts[0] + (1.0 - table.QT_FAST_SHARE) * parts[1]
+    return lagged
+
+
+def _saturating(above: Array) -> Array:
+    """Potassium above the reference as T amplitude sees it: proportional at first, then less and less."""
+    start, more = table.T_PROPORTIONAL, table.T_SATURATION
+    beyond = np.maximum(above - start, 0.0)
+    return np.asarray(np.minimum(above, start) + more * -np.expm1(-beyond / more))
+
+
+def _smooth(share: Array) -> Array:
+    """Turn a number into a share that rises smoothly from 0 at 0 to 1 at 1."""
+    inside = np.clip(share, 0.0, 1.0)
+    return np.asarray(inside * inside * (3.0 - 2.0 * inside))

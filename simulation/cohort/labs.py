@@ -1,19 +1,20 @@
-"""Blood draws: when they are taken and what the laboratory reports."""
+"""Blood draws: when they are taken, what the laboratory reports, and what else stands beside it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from simulation.cohort import parameters as table
-from simulation.cohort.potassium import Course
+from simulation.cohort import clinical_parameters as table
+from simulation.cohort.potassium import Course, transient_height
 from simulation.cohort.profile import SiteProfile
 
 SERUM = 50971
 WHOLE_BLOOD = 50822
-TEXT_RESULT = "GREATER THAN 10"
+BEYOND_SCALE, NO_RESULT = "GREATER THAN 10", "HEMOLYZED"
 CENSORED_AT = 10.0
+DAY_MIN = 1440
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,14 @@ class Draw:
 
     Attributes
     ----------
-    minute : specimen time in minutes after the start of the ICU stay.
+    minute : true specimen time in minutes after the start of the ICU stay; may be negative outside it.
     item : ``SERUM`` or ``WHOLE_BLOOD``.
     potassium : true potassium of the patient, mEq/L.
-    value : reported value, None for the text result.
+    value : reported value, None for a text result.
     text : VALUE as printed.
-    hemolysed : potassium leaked from broken red cells; the laboratory does not say so.
+    hemolysed : potassium leaked from broken red cells; the laboratory says so only in the text result.
     has_admission : the row carries its HADM_ID.
+    duplicate : the row is on the table twice.
     """
 
     minute: int
@@ -38,130 +40,196 @@ class Draw:
     text: str
     hemolysed: bool
     has_admission: bool
+    duplicate: bool = False
 
     @property
-    def reading(self) -> float:
-        """Reported value; 10 for the text result, mEq/L."""
-        return CENSORED_AT if self.value is None else self.value
+    def reading(self) -> float | None:
+        """Reported value; 10 where the value is beyond the scale, None where there is no result, mEq/L."""
+        return CENSORED_AT if self.text == BEYOND_SCALE else self.value
 
 
-@dataclass(frozen=True)
-class OtherResult:
-    """A result that is not blood potassium: the rest of the panel, or a decoy also called potassium."""
+def draw_blood(
+    rng: np.random.Generator, profile: SiteProfile, course: Course, day_minute: int = 0
+) -> list[Draw]:
+    """All potassium results of an ICU stay in order of time.
 
-    minute: int
-    item: int
-    text: str
-    unit: str
-    abnormal: bool
-    has_admission: bool
+    The next draw depends on what was *reported*: the clinician knows no other potassium. It comes sooner
+    after an abnormal result, soon after a surprising one, before and after dialysis sessions, and with the
+    morning round.
 
-
-# item: label, fluid, category, LOINC code; as in the table of the MIMIC-III demo
-ITEMS: dict[int, tuple[str, str, str, str]] = {
-    50822: ("Potassium, Whole Blood", "Blood", "Blood Gas", "6298-4"),
-    50833: ("Potassium", "Other Body Fluid", "Blood Gas", "2821-7"),
-    50847: ("Potassium, Ascites", "Ascites", "Chemistry", "49789-1"),
-    50882: ("Bicarbonate", "Blood", "Chemistry", "1963-8"),
-    50902: ("Chloride", "Blood", "Chemistry", "2075-0"),
-    50912: ("Creatinine", "Blood", "Chemistry", "2160-0"),
-    50931: ("Glucose", "Blood", "Chemistry", "2345-7"),
-    50971: ("Potassium", "Blood", "Chemistry", "2823-3"),
-    50983: ("Sodium", "Blood", "Chemistry", "2951-2"),
-    51006: ("Urea Nitrogen", "Blood", "Chemistry", "3094-0"),
-    51041: ("Potassium, Body Fluid", "Other Body Fluid", "Chemistry", "2821-7"),
-    51057: ("Potassium, Pleural", "Pleural", "Chemistry", ""),
-    51064: ("Potassium, Stool", "Stool", "Chemistry", "15202-5"),
-    51097: ("Potassium, Urine", "Urine", "Chemistry", "2828-2"),
-}
-
-# Panel that comes with a serum draw: item, mean, SD, decimals, unit, reference range
-_PANEL = (
-    (50983, 138.5, 4.5, 0, "mEq/L", 133.0, 145.0),
-    (50902, 104.5, 5.5, 0, "mEq/L", 96.0, 108.0),
-    (50882, 24.5, 4.5, 0, "mEq/L", 22.0, 32.0),
-    (50931, 135.0, 45.0, 0, "mg/dL", 70.0, 105.0),
-)
-_REFERENCE = (3.3, 5.3)
-
-
-def schedule(rng: np.random.Generator, course: Course, interval_h: float) -> list[int]:
-    """Draw times in minutes: log-normal intervals, sooner after an abnormal potassium.
-
-    The clinician knows the last result, so the next interval depends on it (SCIENCE 4.2 and 7).
+    Parameters
+    ----------
+    rng : the patient's stream.
+    profile : the site: how often it draws, its assay, its habits.
+    course : true potassium.
+    day_minute : minute of the day at which the course begins.
     """
-    minutes = []
-    hours = 0.8 + rng.exponential(2.0)
+    lab = profile.laboratory
+    usual = (lab.draw_interval_h / table.WAIT_REFERENCE_H) ** table.WAIT_EXPONENT * table.WAIT_REFERENCE_H
+    pace = table.WAIT_FACTOR * usual * float(np.exp(rng.normal(0.0, table.PACE_SIGMA)))
+    planned = _around_sessions(rng, course)
+    hours = float(rng.exponential(table.FIRST_DRAW_H)) + 0.3
+    draws: list[Draw] = []
+    gas = lab.whole_blood_only
+    known: float | None = None
     while hours < course.hours:
-        minutes.append(round(hours * 60))
-        wait = interval_h * float(np.exp(rng.normal(0.0, table.DRAW_INTERVAL_SIGMA)))
-        if not 3.5 <= course.at(hours) <= 5.0:
-            wait *= table.ABNORMAL_INTERVAL_FACTOR
-        hours += float(np.clip(wait, 1.0, 36.0))
-    return minutes
+        minute = _written_minute(rng, round(hours * 60), day_minute)
+        draw = report(rng, profile, course.at(minute / 60), minute, WHOLE_BLOOD if gas else SERUM)
+        draws.append(draw)
+        twin, later = rng.random() < lab.whole_blood_share, 1 + int(rng.exponential(table.TWIN_MINUTES))
+        if twin and not gas:
+            minute += min(later, 28)
+            draws.append(report(rng, profile, course.at(minute / 60), minute, WHOLE_BLOOD))
+        surprising = draw.reading is None or (draw.reading > 5.5 and (known is None or known <= 5.0))
+        wait, morning = _wait(rng, pace, draw.reading), _next_morning(rng, hours, day_minute)
+        gas = lab.whole_blood_only
+        if surprising and rng.random() < table.RECOLLECT_SHARE:
+            wait = float(rng.uniform(*table.RECOLLECT_H))
+            gas = gas or bool(lab.whole_blood_share > 0 and rng.random() < table.RECOLLECT_GAS_SHARE)
+        following = hours + wait
+        if morning is not None and following > morning - 1.5:
+            following = morning
+        planned = [time for time in planned if time > hours + table.SHORTEST_WAIT_H]
+        if planned and planned[0] < following + 1.0:
+            following = planned.pop(0)
+        known = draw.reading if draw.reading is not None else known
+        hours = following
+    # A twin may be taken a minute after the unit was left.
+    return [draw for draw in draws if draw.minute <= course.hours * 60]
 
 
 def report(
     rng: np.random.Generator, profile: SiteProfile, potassium: float, minute: int, item: int = SERUM
 ) -> Draw:
-    """Measure one specimen: assay offset and error, hemolysis, rounding, and the odd text result."""
-    value = potassium + profile.assay_offset + rng.normal(0.0, table.ASSAY_SD)
+    """Measure one specimen: assay offset and error, hemolysis, rounding, text results, clerical faults."""
+    lab = profile.laboratory
+    value = potassium + lab.assay_offset + rng.normal(0.0, lab.assay_sd)
     if item == WHOLE_BLOOD:
-        value += table.WHOLE_BLOOD_DIFFERENCE.normal(rng)
-    hemolysed = bool(rng.random() < table.HEMOLYSED_SHARE)
-    rise = rng.uniform(*table.HEMOLYSED_RISE)
-    text_only = bool(rng.random() < table.TEXT_RESULT_SHARE)
-    has_admission = bool(rng.random() >= table.NO_ADMISSION_SHARE)
+        odd = rng.random() < table.ODD_WHOLE_BLOOD_SHARE
+        value += table.WHOLE_BLOOD_DIFFERENCE.normal(rng) + odd * rng.normal(0.0, table.ODD_WHOLE_BLOOD_SD)
+    broken, contaminated, refused, lost, twice = rng.random(5)
+    rise = _hemolysis(rng)
+    hemolysed = bool(broken < lab.hemolysed_share)
     value += rise if hemolysed else 0.0
-    censored = text_only or value > CENSORED_AT
     reported = round(float(value), 1)
-    return Draw(
+    draw = Draw(
         minute=minute,
         item=item,
         potassium=potassium,
-        value=None if censored else reported,
-        text=TEXT_RESULT if censored else f"{reported:.1f}",
-        # A specimen beyond the scale while the patient is not: grossly hemolysed.
-        hemolysed=hemolysed or text_only,
-        has_admission=has_admission,
+        value=reported,
+        text=f"{reported:.1f}",
+        hemolysed=hemolysed,
+        has_admission=bool(lost >= lab.no_admission_share),
+        duplicate=bool(twice < lab.duplicate_share),
     )
+    if refused < lab.hemolysed_text_share:
+        return replace(draw, value=None, text=NO_RESULT, hemolysed=True)
+    if reported > CENSORED_AT:
+        return replace(draw, value=None, text=BEYOND_SCALE)
+    if contaminated < table.BEYOND_SCALE_SHARE:
+        # Beyond the scale while the patient is not: grossly hemolysed.
+        return replace(draw, value=None, text=BEYOND_SCALE, hemolysed=True)
+    return draw
 
 
-def draw_blood(rng: np.random.Generator, profile: SiteProfile, course: Course) -> list[Draw]:
-    """All potassium results of a stay in order of time: serum, some with a whole-blood twin."""
+def draws_elsewhere(
+    rng: np.random.Generator,
+    profile: SiteProfile,
+    level: float,
+    ward: list[tuple[int, int]],
+    clinic: tuple[int, int],
+    day_minute: int,
+) -> list[Draw]:
+    """Results without ECG: mornings on the ward, and clinic visits, which have no HADM_ID.
+
+    Parameters
+    ----------
+    rng, profile : stream and site.
+    level : mean potassium of the patient, mEq/L.
+    ward : spans in minutes after the start of the ICU stay during which the patient is on a ward.
+    clinic : span of possible clinic visits.
+    day_minute : minute of the day at which the ICU stay begins.
+    """
+    minutes: list[tuple[int, bool]] = []
+    for start, end in ward:
+        first_day, last_day = (start + day_minute) // DAY_MIN, (end + day_minute) // DAY_MIN
+        for day in range(first_day, last_day + 1):
+            minute = day * DAY_MIN - day_minute + int(rng.normal(5.5 * 60, 50))
+            if rng.random() < table.WARD_SHARE and start < minute < end:
+                minutes.append((minute, True))
+    visits = int(rng.poisson(table.CLINIC_VISITS)) if rng.random() < table.CLINIC_SHARE else 0
+    for _ in range(visits):
+        day = int(rng.integers(clinic[0] // DAY_MIN, clinic[1] // DAY_MIN))
+        minutes.append((day * DAY_MIN - day_minute + int(rng.integers(8 * 60, 17 * 60)), False))
     draws = []
-    for minute in schedule(rng, course, profile.draw_interval_h):
-        draws.append(report(rng, profile, course.at(minute / 60), minute))
-        twin = rng.random() < profile.whole_blood_share
-        later = int(rng.integers(0, 12))
-        if twin:
-            potassium = course.at((minute + later) / 60)
-            draws.append(report(rng, profile, potassium, minute + later, WHOLE_BLOOD))
+    for minute, admitted in sorted(minutes):
+        potassium = level + float(rng.normal(0.0, table.ELSEWHERE_SD))
+        potassium += transient_height(rng) * (rng.random() < table.TRANSIENT_SHARE)
+        potassium = float(np.clip(potassium, table.LOWEST, table.HIGHEST))
+        item = WHOLE_BLOOD if profile.laboratory.whole_blood_only else SERUM
+        draw = report(rng, profile, potassium, minute, item)
+        draws.append(replace(draw, has_admission=admitted and draw.has_admission))
     return draws
 
 
-def other_results(rng: np.random.Generator, draws: list[Draw], kidney: bool) -> list[OtherResult]:
-    """Everything else on the lab table: the panel of each serum draw, and potassium of other fluids."""
-    out = []
-    for draw in draws:
-        if draw.item != SERUM:
-            continue
-        panel = [*_PANEL]
-        panel.append((50912, 5.5 if kidney else 1.1, 0.5, 1, "mg/dL", 0.5, 1.2))
-        panel.append((51006, 60.0 if kidney else 22.0, 9.0, 0, "mg/dL", 6.0, 20.0))
-        for item, mean, sd, decimals, unit, low, high in panel:
-            value = round(max(float(rng.normal(mean, sd)), 0.3), decimals)
-            text = f"{value:.{decimals}f}"
-            out.append(
-                OtherResult(draw.minute, item, text, unit, not low <= value <= high, draw.has_admission)
-            )
-        if rng.random() < 0.06:
-            item = int(rng.choice([51097, 51097, 51097, 50833, 50847, 51041, 51057, 51064]))
-            value = round(float(rng.uniform(8, 80) if item in (51097, 51064) else rng.normal(4.3, 0.6)), 1)
-            out.append(OtherResult(draw.minute, item, f"{value:g}", "mEq/L", False, draw.has_admission))
-    return out
+def label_of(potassium: float | None) -> str:
+    """Positive, negative, gap or excluded, as the paper labels a reported value."""
+    if potassium is None:
+        return "excluded"
+    if potassium > 5.5:
+        return "positive"
+    if potassium > 5.0:
+        return "gap"
+    return "negative" if potassium >= 3.5 else "excluded"
 
 
 def flag_of(draw: Draw) -> str:
     """FLAG column: the laboratory's own reference range, which is not the label's."""
-    return "" if _REFERENCE[0] <= draw.reading <= _REFERENCE[1] else "abnormal"
+    low, high = table.REFERENCE_WHOLE if draw.item == WHOLE_BLOOD else table.REFERENCE_SERUM
+    return "" if draw.value is None or low <= draw.value <= high else "abnormal"
+
+
+def _wait(rng: np.random.Generator, pace: float, reading: float | None) -> float:
+    """Hours until the next draw that was ordered, without regard to rounds and sessions."""
+    wait = pace * float(np.exp(rng.normal(0.0, table.WAIT_SIGMA)))
+    if reading is not None and reading > 5.5:
+        wait *= table.AFTER_HIGH
+    elif reading is not None and reading < 3.5:
+        wait *= table.AFTER_LOW
+    return max(wait, table.SHORTEST_WAIT_H)
+
+
+def _next_morning(rng: np.random.Generator, hours: float, day_minute: int) -> float | None:
+    """Hours of the next morning round, if blood is drawn there; at least three hours from now."""
+    jitter, happens = rng.normal(0.0, table.MORNING_SD), rng.random() < table.MORNING_SHARE
+    clock = hours + day_minute / 60
+    day = np.ceil((clock + 3.0 - table.MORNING_H) / 24.0)
+    morning = float(day * 24.0 + table.MORNING_H + jitter - day_minute / 60)
+    return morning if happens and morning > hours + 2.0 else None
+
+
+def _around_sessions(rng: np.random.Generator, course: Course) -> list[float]:
+    """Hours of the draws that belong to dialysis sessions."""
+    planned = []
+    for session in course.sessions:
+        before = session - rng.uniform(*table.BEFORE_SESSION_H)
+        after = session + table.SESSION_HOURS + rng.uniform(*table.AFTER_SESSION_H)
+        if rng.random() < table.BEFORE_SESSION_SHARE:
+            planned.append(float(before))
+        if rng.random() < table.AFTER_SESSION_SHARE:
+            planned.append(float(after))
+    return sorted(planned)
+
+
+def _hemolysis(rng: np.random.Generator) -> float:
+    """Rise of potassium in a hemolysed specimen: mostly mild, mEq/L."""
+    low, high = table.HEMOLYSED_RISE
+    room = 1.0 - np.exp(-(high - low) / table.HEMOLYSED_SCALE)
+    return float(low - table.HEMOLYSED_SCALE * np.log(1.0 - room * rng.random()))
+
+
+def _written_minute(rng: np.random.Generator, minute: int, day_minute: int) -> int:
+    """Specimen times are often rounded to five minutes of the clock."""
+    if rng.random() < table.ROUNDED_SHARE:
+        minute = max(5 * round((minute + day_minute) / 5) - day_minute, 1)
+    return minute

@@ -1,4 +1,7 @@
-"""The signals of one stretch and one recording: rhythm, ECG, noise and monitor put together."""
+"""The signals of one stretch and the records of one stay: heart, noise and monitor put together.
+
+One stretch, at most an hour, is in memory at a time.
+"""
 
 from __future__ import annotations
 
@@ -8,118 +11,208 @@ from datetime import datetime, timedelta
 import numpy as np
 import numpy.typing as npt
 
-from simulation.cohort import device
-from simulation.cohort.ecg import Shape, draw_day, draw_effects, seen_from_v, shape_at, synthesize
-from simulation.cohort.profile import SiteProfile
-from simulation.cohort.rhythm import Rhythm, make_rhythm
+from simulation.cohort import device, ecg
+from simulation.cohort import monitor_parameters as table
+from simulation.cohort.heart import Heart, heart_of, lead_signal
+from simulation.cohort.noise import Signal, movement, noise
+from simulation.cohort.profile import Monitor
 from simulation.cohort.stay import PatientPlan, Stretch
 
-SECOND_ECG_SHARE = 0.06
-PLETH_SHARE = 0.05
-RESPIRATION_SHARE = 0.08
+Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Recording:
-    """One continuous run of the monitor, of which only some segments are stored.
+class Record:
+    """One run of the monitor (a WFDB record), of which the stretches are stored.
 
     Attributes
     ----------
-    start : surrogate date and time of the first sample.
-    length : samples per channel, gaps included.
-    segments : in order of time, never overlapping.
-    rates : float64 (n_stretches, 2), time in s from ``start`` and mean heart rate, for the numerics.
+    number : position in the stay, from 0.
+    begin_s : seconds after the start of the stay, true time.
+    start : the same by the monitor's clock.
+    seconds : length, s.
+    rate_hz : stored sampling rate, Hz.
+    stretches : what is stored, in order of time.
     """
 
+    number: int
+    begin_s: int
     start: datetime
-    length: int
-    segments: tuple[device.Segment, ...]
-    rates: npt.NDArray[np.float64]
+    seconds: int
+    rate_hz: float
+    stretches: tuple[Stretch, ...]
+
+    @property
+    def length(self) -> int:
+        """Samples, gaps included."""
+        return round(self.seconds * self.rate_hz)
+
+    def first_sample(self, stretch: Stretch) -> int:
+        """Position of a stretch in the record, samples."""
+        return round((stretch.start_s - self.begin_s) * self.rate_hz)
 
 
-def beats_of(plan: PatientPlan, stretch: Stretch) -> tuple[Shape, Rhythm]:
-    """Shape and R peaks of a stretch; the same whether or not the signal is ever made."""
-    day = (plan.stay.base + timedelta(seconds=stretch.start_s)).toordinal()
-    shape = shape_at(
-        plan.patient,
-        stretch.potassium,
-        draw_day(plan.rng("electrodes", day)),
-        draw_effects(plan.rng("posture", stretch.index)),
-    )
-    rhythm = make_rhythm(
-        plan.rng("rhythm", stretch.index),
-        stretch.seconds,
-        shape.rate,
-        plan.patient.ectopic_share,
-        plan.patient.fibrillation,
-    )
-    return shape, rhythm
+@dataclass(frozen=True)
+class Wiring:
+    """Which signals one record holds.
 
-
-def segments_of(
-    plan: PatientPlan, profile: SiteProfile, stretch: Stretch, start: int
-) -> tuple[list[device.Segment], float]:
-    """Make one stretch: its segments, and the mean heart rate.
-
-    Parameters
+    Attributes
     ----------
-    plan, profile, stretch : what to make.
-    start : first sample of the stretch in its recording.
+    other : lead that is recorded where lead II is not.
+    second : lead that is recorded besides, if any.
+    respiration, pleth : whether these are recorded.
+    gains : the monitor's, in units per mV, as far as somebody left them to it.
     """
-    shape, rhythm = beats_of(plan, stretch)
-    rng = plan.rng("monitor", stretch.index)
-    n = stretch.seconds * device.RATE_HZ
-    disturbed = device.noise(rng, rhythm, n, plan.patient.muscle_mv, profile.mains_hz)
+
+    other: ecg.Lead
+    second: ecg.Lead | None
+    respiration: bool
+    pleth: bool
+    gains: tuple[int, ...]
+
+
+def records_of(plan: PatientPlan) -> tuple[Record, ...]:
+    """Find the records of a stay.
+
+    A record begins up to a minute before its first stretch and ends up to a minute and a half after its last
+    one; it never overlaps the next, and no two begin in the same minute, which is their name.
+    """
+    numbers = sorted({stretch.record for stretch in plan.stretches})
+    groups = [tuple(s for s in plan.stretches if s.record == number) for number in numbers]
+    found: list[Record] = []
+    free_s = 0
+    for position, group in enumerate(groups):
+        rng = plan.rng("record", numbers[position])
+        lead_in, lead_out = int(rng.integers(*table.LEAD_IN_S)), int(rng.integers(*table.LEAD_OUT_S))
+        begin = max(group[0].start_s - lead_in, min(free_s, group[0].start_s))
+        last = group[-1].end_s
+        end = last + lead_out
+        if position + 1 < len(groups):
+            end = min(end, (last + groups[position + 1][0].start_s) // 2)
+        start = plan.stay.monitor_base + timedelta(seconds=begin)
+        rate = plan.profile.monitor.rate_hz
+        found.append(Record(numbers[position], begin, start, end - begin, rate, group))
+        # Not before the next minute of the monitor's clock.
+        free_s = max(end + 1, begin + 60 - start.second)
+    return tuple(found)
+
+
+def wiring_of(plan: PatientPlan, record: Record) -> Wiring:
+    """Decide which signals a record holds."""
+    rng = plan.rng("wiring", record.number)
+    other: ecg.Lead = "MCL1" if rng.random() < table.MCL1_SHARE else "V"
+    second: ecg.Lead | None = "V" if rng.random() < table.SECOND_ECG_SHARE else None
+    gains = tuple(sorted(plan.profile.monitor.gains, reverse=True))
+    return Wiring(
+        other=other,
+        second=second,
+        respiration=bool(rng.random() < table.RESPIRATION_SHARE),
+        pleth=bool(rng.random() < table.PLETH_SHARE),
+        gains=gains[1:] if rng.random() < table.COARSER and len(gains) > 1 else gains,
+    )
+
+
+def leads_of(wiring: Wiring, stretch: Stretch) -> tuple[ecg.Lead, ...]:
+    """ECG leads of a stretch; the first is lead II, or the one that is there instead."""
+    first: ecg.Lead = "II" if stretch.lead_ii else wiring.other
+    return (first,) if wiring.second is None or wiring.second == first else (first, wiring.second)
+
+
+def analog_of(plan: PatientPlan, stretch: Stretch, heart: Heart, lead: ecg.Lead = "II") -> Signal:
+    """Make one lead as it reaches the monitor: heart and noise, at the rate at which the monitor samples.
+
+    Returns
+    -------
+    float32 (round(seconds · acquired_hz),), mV.
+    """
+    rate = plan.profile.monitor.acquired_hz
+    signal = lead_signal(heart, lead, stretch.seconds, rate)
+    signal += disturbance_of(plan, stretch, heart, lead, len(signal))
+    return signal
+
+
+def disturbance_of(plan: PatientPlan, stretch: Stretch, heart: Heart, lead: ecg.Lead, n: int) -> Signal:
+    """Everything in a lead that is not the heart: float32 (n,), mV, at the rate the monitor samples at."""
+    monitor, rhythm = plan.profile.monitor, heart.rhythm
+    rng = plan.rng("noise", stretch.index, lead)
+    out = noise(
+        rng,
+        n,
+        monitor.acquired_hz,
+        plan.patient.muscle_mv,
+        monitor.mains_hz,
+        rhythm.respiration_hz,
+        rhythm.respiration_phase,
+        monitor.noise,
+    )
     if stretch.noisy:
-        disturbed += device.movement(rng, n)
-
-    views = {"II": shape} if stretch.lead_ii else {"MCL1": seen_from_v(shape)}
-    if rng.random() < SECOND_ECG_SHARE:
-        views["V"] = seen_from_v(shape)
-    leads = {}
-    for name, view in views.items():
-        clean = synthesize(view, rhythm, stretch.seconds)
-        scale = device.choose_gain(float(clean.min()) - 0.1, float(clean.max()) + 0.1, profile.gains)
-        lower = device.choose_gain(2.0 * float(clean.min()), 2.0 * float(clean.max()), profile.gains)
-        clean += disturbed
-        signal = device.lead_off(rng, device.monitor_band(clean, profile.band_hz))
-        leads[name] = (signal, scale, lower if rng.random() < 0.5 else scale)
-    others = []
-    if rng.random() < RESPIRATION_SHARE:
-        others.append(device.respiration(rhythm, n))
-    if rng.random() < PLETH_SHARE:
-        others.append(device.pleth(rhythm, n))
-    rate = 60.0 * len(rhythm.within(stretch.seconds)) / stretch.seconds
-    return device.cut(rng, start, leads, others), rate
-
-
-def recordings_of(plan: PatientPlan, profile: SiteProfile) -> list[Recording]:
-    """Make all recordings of a stay."""
-    out = []
-    for number in sorted({stretch.record for stretch in plan.stretches}):
-        stretches = [stretch for stretch in plan.stretches if stretch.record == number]
-        begin, length = span_of(plan, number)
-        segments: list[device.Segment] = []
-        rates = []
-        for stretch in stretches:
-            offset = stretch.start_s - begin
-            made, rate = segments_of(plan, profile, stretch, offset * device.RATE_HZ)
-            segments += made
-            rates.append((offset, rate))
-        out.append(
-            Recording(
-                start=plan.stay.base + timedelta(seconds=begin),
-                length=length * device.RATE_HZ,
-                segments=tuple(segments),
-                rates=np.array(rates, np.float64),
-            )
-        )
+        out += movement(rng, n, monitor.acquired_hz)
     return out
 
 
-def span_of(plan: PatientPlan, record: int) -> tuple[int, int]:
-    """Start of a recording in seconds after the start of the stay, and its length in seconds."""
-    stretches = [stretch for stretch in plan.stretches if stretch.record == record]
-    rng = plan.rng("record", record)
-    begin = stretches[0].start_s - int(rng.integers(1, 60))
-    return begin, stretches[-1].end_s + int(rng.integers(0, 90)) - begin
+def monitored(monitor: Monitor, analog: Signal) -> Signal:
+    """Pass a lead through the monitor: its band, and fewer samples where it keeps only turning points.
+
+    Parameters
+    ----------
+    monitor : of the site.
+    analog : float32 (n,), mV, at ``acquired_hz``.
+
+    Returns
+    -------
+    float32, mV, at ``rate_hz``.
+    """
+    signal = device.monitor_band(analog, monitor.band_hz, monitor.acquired_hz)
+    return signal[device.turning_points(signal)] if monitor.turning_point else signal
+
+
+def signal_of(plan: PatientPlan, stretch: Stretch, lead: ecg.Lead = "II") -> Signal:
+    """Return one lead of a stretch as the monitor holds it before it is digitized: float32, mV.
+
+    Electrodes that come off, gains and gaps are not in it.
+    """
+    return monitored(plan.profile.monitor, analog_of(plan, stretch, heart_of(plan, stretch), lead))
+
+
+def segments_of(
+    plan: PatientPlan, record: Record, stretch: Stretch, heart: Heart, wiring: Wiring
+) -> list[device.Segment]:
+    """Make the stored segments of one stretch.
+
+    Parameters
+    ----------
+    plan, record, stretch : what to make.
+    heart : ``heart_of(plan, stretch)``.
+    wiring : ``wiring_of(plan, record)``.
+    """
+    monitor = plan.profile.monitor
+    rng = plan.rng("monitor", stretch.index)
+    leads = []
+    for name in leads_of(wiring, stretch):
+        signal = monitored(monitor, analog_of(plan, stretch, heart, name))
+        low, high = device.typical_range(signal, monitor.rate_hz)
+        scale = device.choose_scale(low, high, wiring.gains, monitor.bits)
+        other = scale
+        if rng.random() < table.OTHER_GAIN:
+            other = device.choose_scale(2 * low, 2 * high, _others(monitor.gains, scale[0]), monitor.bits)
+        leads.append(device.Lead(name, device.lead_off(rng, signal, monitor.rate_hz), scale, other))
+    n, rhythm = len(leads[0].signal), heart.rhythm
+    others = []
+    if wiring.respiration:
+        hz, phase = rhythm.respiration_hz, rhythm.respiration_phase
+        others.append(device.respiration(hz, phase, n, monitor.rate_hz, monitor.bits))
+    if wiring.pleth:
+        others.append(device.pleth(rhythm.times, n, monitor.rate_hz, monitor.bits))
+    return device.cut(rng, record.first_sample(stretch), monitor.rate_hz, monitor.bits, leads, others)
+
+
+def minute_rates(heart: Heart, seconds: float) -> Array:
+    """Heart rate minute by minute: float64 (n, 2), middle of the minute in s and beats per minute."""
+    edges = np.append(np.arange(0.0, max(seconds - 30.0, 1.0), 60.0), seconds)
+    beats, _ = np.histogram(heart.rhythm.times, edges)
+    return np.stack([(edges[1:] + edges[:-1]) / 2, 60.0 * beats / np.diff(edges)], axis=1)
+
+
+def _others(gains: tuple[int, ...], gain: int) -> tuple[int, ...]:
+    """Gains of the monitor other than one; that one where there is no other."""
+    return tuple(g for g in gains if g != gain) or (gain,)

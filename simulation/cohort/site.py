@@ -1,53 +1,110 @@
-"""Write one synthetic hospital: clinical tables, waveforms, and the mark that it is complete."""
+"""One synthetic hospital: who its patients are, and its files, written patient by patient."""
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Callable
+import csv
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from common.errors import ConfigurationError, StorageError
+from common.errors import ConfigurationError
+from common.files import storage_errors
 from common.seeding import stream
+from simulation.cohort.folder import FORMAT, Claim, check_folder, claimed
+from simulation.cohort.parts import CLINICAL, WAVEFORMS, Member, SiteOrder, is_done, read_part, write_members
 from simulation.cohort.patient import Role
-from simulation.cohort.profile import CohortSizes, SiteProfile
-from simulation.cohort.recording import recordings_of
+from simulation.cohort.profile import CohortSizes, SiteProfile, check_site
 from simulation.cohort.stay import PatientPlan, plan_patient
-from simulation.cohort.tables import Tables, write_items, write_patient
-from simulation.cohort.truth import SiteTruth, write_truth
-from simulation.cohort.waveforms import write_indexes, write_recording
+from simulation.cohort.tables import Tables, write_items
+from simulation.cohort.truth import TRUTH_COLUMNS
+from simulation.cohort.waveforms import write_indexes
+from simulation.workers import Workers, worker_processes
 
-FORMAT = 1
-STARTED, COMPLETE = ".fedkalemia-cohort", ".complete"
-CLINICAL, WAVEFORMS = "clinical", "waveforms"
+FIRST_SUBJECT, LAST_SUBJECT = 20, 99_998  # p00 to p09, as in the matched waveforms
+JOBS_PER_WORKER, MOST_PER_JOB = 32, 8
 
 Progress = Callable[[int, int], None]
 
 
-def plan_site(profile: SiteProfile, sizes: CohortSizes, seed: int) -> tuple[PatientPlan, ...]:
-    """Plan every patient of a site, in order of SUBJECT_ID. Pure, and quick: no signal is made.
+@dataclass(frozen=True)
+class SiteCounts:
+    """What a written site holds.
+
+    Attributes
+    ----------
+    patients, draws : in the tables; ``draws`` are potassium results.
+    recorded_draws : draws during which the monitor was recorded.
+    ecg_s : recorded ECG, s.
+    records, files, bytes : of the waveforms; ``bytes`` holds the tables too.
+    """
+
+    patients: int
+    draws: int
+    recorded_draws: int
+    ecg_s: int
+    records: int
+    files: int
+    bytes: int
+
+
+def roles_of(profile: SiteProfile, sizes: CohortSizes, seed: int) -> list[tuple[int, Role]]:
+    """Deal roles to the patients of a site: (SUBJECT_ID, role), in order of SUBJECT_ID.
+
+    Injury and dialysis are those shares of the patients who are not dialysed for weeks that the profile
+    asks for; in a case-control cohort (``sizes.positive_share``) they share its cases in their proportion.
 
     Raises
     ------
     ConfigurationError
-        If the site would have no patients.
+        If the site cannot be what is asked for.
     """
-    total = sizes.generic_patients + sizes.personal_patients
-    if total == 0:
-        raise ConfigurationError(
-            f"site {profile.name}: generic_patients and personal_patients are both 0; ask for at least one"
-        )
+    check_site(profile, sizes)
     rng = stream("cohort", seed, profile.name, "patients")
-    subjects = sorted(int(i) for i in rng.choice(99_979, size=total, replace=False) + 20)
-    episodes = round(sizes.generic_patients * profile.positive_share)
-    usual = sizes.generic_patients - episodes
-    counts: dict[Role, int] = {"personal": sizes.personal_patients, "episode": episodes, "usual": usual}
+    span = LAST_SUBJECT - FIRST_SUBJECT + 1
+    subjects = sorted(int(i) + FIRST_SUBJECT for i in rng.choice(span, size=sizes.patients, replace=False))
+    counts = role_counts(profile, sizes)
     roles = [role for role, count in counts.items() for _ in range(count)]
-    order = rng.permutation(total)
-    return tuple(
-        plan_patient(profile, sizes, seed, subject, number, roles[order[number]])
-        for number, subject in enumerate(subjects)
+    order = rng.permutation(sizes.patients)
+    return [(subject, roles[place]) for subject, place in zip(subjects, order, strict=True)]
+
+
+def role_counts(profile: SiteProfile, sizes: CohortSizes) -> dict[Role, int]:
+    """Count the patients of each role; the counts depend on no seed."""
+    personal = sizes.personal_of(profile)
+    others = sizes.patients - personal
+    mix = profile.patients
+    ill = mix.injury_share + mix.dialysis_share
+    if sizes.positive_share is not None:
+        cases = round(sizes.positive_share * others)
+        injury = round(cases * mix.injury_share / ill) if ill else 0
+        dialysis = cases - injury if ill else 0
+    else:
+        rest = 1.0 - mix.long_dialysis_share
+        injury = min(round(others * mix.injury_share / rest), others) if rest > 0 else 0
+        dialysis = min(round(others * mix.dialysis_share / rest), others - injury) if rest > 0 else 0
+    return {
+        "personal": personal,
+        "injury": injury,
+        "dialysis": dialysis,
+        "usual": others - injury - dialysis,
+    }
+
+
+def plan_site(profile: SiteProfile, sizes: CohortSizes, seed: int) -> Iterator[PatientPlan]:
+    """Plan the patients of a site one after the other, in order of SUBJECT_ID. Pure: no signal is made.
+
+    Raises
+    ------
+    ConfigurationError
+        If the site cannot be what is asked for.
+    """
+    roles = roles_of(profile, sizes, seed)
+    return (
+        plan_patient(profile, sizes, seed, subject, number, role)
+        for number, (subject, role) in enumerate(roles)
     )
 
 
@@ -58,12 +115,13 @@ def write_site(
     seed: int,
     progress: Progress | None = None,
     truth: Path | None = None,
-) -> SiteTruth:
+    workers: int = 1,
+) -> SiteCounts:
     """Write a synthetic site in the MIMIC-III layout.
 
-    ``folder/clinical`` holds the tables, ``folder/waveforms`` the matched waveforms. The same arguments
-    give the same bytes. A complete folder of the same arguments is left as it is; one that was
-    interrupted is written again from the start.
+    ``folder/clinical`` holds the tables, ``folder/waveforms`` the matched waveforms. The same arguments give
+    the same bytes, whatever the number of workers. A complete folder of the same arguments is left as it is;
+    one that was interrupted goes on with the patients that are missing.
 
     Parameters
     ----------
@@ -72,110 +130,139 @@ def write_site(
     seed : root of every random stream.
     progress : called with (patients done, patients in all).
     truth : folder outside ``folder`` for true potassium, R peaks and flags; None for none.
+    workers : processes that write patients.
 
     Raises
     ------
     ConfigurationError
-        If ``truth`` lies inside ``folder``, or the site would have no patients.
+        If ``truth`` lies inside ``folder``, or the site cannot be what is asked for.
     StorageError
-        If the folder holds anything else, or cannot be written.
+        If the folder holds anything else, another process is writing it, or it cannot be written.
     """
-    if truth is not None and truth.resolve().is_relative_to(folder.resolve()):
+    with worker_processes(workers) as pool:
+        return write_order(SiteOrder(folder, profile, sizes, seed, truth), pool, progress)
+
+
+def write_order(order: SiteOrder, pool: Workers, progress: Progress | None = None) -> SiteCounts:
+    """Write one site with the given workers; see ``write_site``."""
+    check_order(order)
+    identity = identity_of(order)
+    with ExitStack() as held:
+        site = held.enter_context(claimed(order.folder, identity))
+        truth = None if order.truth is None else held.enter_context(claimed(order.truth, identity))
+        if not site.whole or (truth is not None and not truth.whole):
+            _write_patients(order, site, truth, pool, progress)
+        elif progress is not None:
+            progress(order.sizes.patients, order.sizes.patients)
+        # The truth first: whoever finds a whole site finds its truth too.
+        if truth is not None and not truth.whole:
+            _assemble_truth(truth, order)
+        counts = site.counts if site.counts is not None else _assemble_site(site, order)
+    return SiteCounts(**counts)
+
+
+def check_order(order: SiteOrder) -> None:
+    """Refuse an impossible site, or folders that hold something else, before anything is written.
+
+    Raises
+    ------
+    ConfigurationError, StorageError
+        See ``write_site``.
+    """
+    check_site(order.profile, order.sizes)
+    identity = identity_of(order)
+    check_folder(order.folder, identity)
+    if order.truth is None:
+        return
+    if order.truth.resolve().is_relative_to(order.folder.resolve()):
         raise ConfigurationError(
-            f"the ground truth folder {truth} lies inside the site's folder {folder}, where a site could "
-            "read it; choose one outside"
+            f"the ground truth folder {order.truth} lies inside the site's folder {order.folder}, where a "
+            "site could read it; choose one outside"
         )
-    plans = plan_site(profile, sizes, seed)
-    identity = _identity(profile, sizes, seed)
-    try:
-        if not _is_complete(folder, identity):
-            _begin(folder, identity)
-            _write_files(folder, profile, plans, progress)
-            _write_json(folder / COMPLETE, identity)
-        if progress is not None:
-            progress(len(plans), len(plans))
-        if truth is not None:
-            write_truth(truth, plans)
-    except OSError as error:
-        raise StorageError(
-            f"the synthetic site could not be written to {folder}: {error.strerror or error}; free some "
-            "space or choose another folder, then run the same command again"
-        ) from error
-    return SiteTruth(profile.name, folder, plans)
+    check_folder(order.truth, identity)
 
 
-def _write_files(
-    folder: Path, profile: SiteProfile, plans: tuple[PatientPlan, ...], progress: Progress | None
-) -> None:
-    records = []
-    with Tables(folder / CLINICAL, profile.upper_case, profile.compressed) as tables:
-        write_items(tables)
-        for number, plan in enumerate(plans):
-            if progress is not None:
-                progress(number, len(plans))
-            write_patient(tables, profile, plan)
-            for run, recording in enumerate(recordings_of(plan, profile)):
-                records.append(
-                    write_recording(
-                        folder / WAVEFORMS,
-                        plan.patient.subject_id,
-                        3_000_000 + 11 * number + run,
-                        recording,
-                        profile.location,
-                        plan.rng("numerics", run),
-                    )
-                )
-    write_indexes(folder / WAVEFORMS, records)
-
-
-def _identity(profile: SiteProfile, sizes: CohortSizes, seed: int) -> dict[str, Any]:
+def identity_of(order: SiteOrder) -> dict[str, Any]:
+    """Return what decides every byte of a site, as JSON values."""
     return {
         "format": FORMAT,
-        "seed": seed,
-        "profile": profile.model_dump(mode="json"),
-        "sizes": sizes.model_dump(mode="json"),
+        "seed": order.seed,
+        "profile": order.profile.model_dump(mode="json"),
+        "sizes": order.sizes.model_dump(mode="json"),
     }
 
 
-def _is_complete(folder: Path, identity: dict[str, Any]) -> bool:
-    """Tell whether the folder holds exactly this site; refuse one that holds another."""
-    mark = folder / COMPLETE
-    if not mark.is_file():
-        return False
-    try:
-        found = json.loads(mark.read_text())
-    except ValueError:
-        found = {}
-    if not isinstance(found, dict) or "profile" not in found:
-        raise StorageError(
-            f"{mark} is not a mark of a synthetic site; choose an empty folder, or remove it yourself if "
-            f"{folder} is not needed"
-        )
-    other = [key for key in identity if found.get(key) != identity[key]]
-    if other:
-        raise StorageError(
-            f"{folder} holds a synthetic site with another {' and '.join(other)}; choose another folder, or "
-            "remove this one first"
-        )
-    return True
+def missing_members(order: SiteOrder, site: bool, truth: bool) -> list[Member]:
+    """List the patients of whom something is still to be written.
+
+    Parameters
+    ----------
+    order : the site.
+    site, truth : whether the site's own files and the ground truth are wanted.
+    """
+    members = []
+    for number, (subject, role) in enumerate(roles_of(order.profile, order.sizes, order.seed)):
+        own = site and not is_done(order.folder, subject)
+        other = truth and order.truth is not None and not is_done(order.truth, subject)
+        if own or other:
+            members.append(Member(number, subject, role, own, other))
+    return members
 
 
-def _begin(folder: Path, identity: dict[str, Any]) -> None:
-    """Take an empty or interrupted folder and mark it as started; refuse any other."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if (folder / STARTED).is_file():
-        # An interrupted run left these; nothing else in the folder is ever touched.
-        for name in (CLINICAL, WAVEFORMS):
-            shutil.rmtree(folder / name, ignore_errors=True)
-    elif any(folder.iterdir()):
-        raise StorageError(
-            f"{folder} is not empty and not a synthetic site; nothing was written. Choose an "
-            "empty or new folder"
-        )
-    _write_json(folder / STARTED, identity)
+def _write_patients(
+    order: SiteOrder, site: Claim, truth: Claim | None, pool: Workers, progress: Progress | None
+) -> None:
+    total = order.sizes.patients
+    missing = missing_members(order, not site.whole, truth is not None and not truth.whole)
+    done = total - len(missing)
+    if progress is not None:
+        progress(done, total)
+    size = max(1, min(len(missing) // (pool.count * JOBS_PER_WORKER), MOST_PER_JOB))
+    for written in pool.each(write_members, _jobs(order, missing, size)):
+        done += written
+        if progress is not None:
+            progress(done, total)
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-    partial.replace(path)
+def _jobs(
+    order: SiteOrder, members: Sequence[Member], size: int
+) -> Iterator[tuple[SiteOrder, Sequence[Member]]]:
+    for first in range(0, len(members), size):
+        yield order, members[first : first + size]
+
+
+def _assemble_site(site: Claim, order: SiteOrder) -> dict[str, int]:
+    """Put the parts of all patients together: tables, indexes, mark."""
+    records: list[str] = []
+    counts: Counter[str] = Counter()
+    with storage_errors(site.root):
+        with Tables(site.root / CLINICAL, order.profile.files) as tables:
+            write_items(tables)
+            for part in _parts(site, order):
+                for table, lines in part["tables"].items():
+                    tables.add_lines(table, lines)
+                records += part["records"]
+                counts.update(part["counts"])
+        write_indexes(site.root / WAVEFORMS, records)
+        counts["bytes"] += sum(path.stat().st_size for path in (site.root / CLINICAL).iterdir())
+        found = asdict(SiteCounts(**counts))
+        site.finish(found)
+    return found
+
+
+def _assemble_truth(truth: Claim, order: SiteOrder) -> None:
+    with storage_errors(truth.root), ExitStack() as files:
+        open_files = {}
+        for name, columns in TRUTH_COLUMNS.items():
+            file = files.enter_context((truth.root / f"{name}.csv").open("w", newline="", encoding="utf-8"))
+            csv.writer(file, lineterminator="\n").writerow(columns)
+            open_files[name] = file
+        for part in _parts(truth, order):
+            for name, lines in part["tables"].items():
+                open_files[name].writelines(f"{line}\n" for line in lines)
+    truth.finish({})
+
+
+def _parts(claim: Claim, order: SiteOrder) -> Iterator[Mapping[str, Any]]:
+    for subject, _ in roles_of(order.profile, order.sizes, order.seed):
+        yield read_part(claim.root, subject)

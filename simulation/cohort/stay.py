@@ -1,56 +1,48 @@
-"""From a patient to a stay: potassium course, draws, and which of them have ECG. No signal is made here."""
+"""From a patient to a stay: potassium course, draws, and when the monitor was recorded. No signal is made."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
 from common.seeding import stream
-from simulation.cohort.labs import SERUM, Draw, draw_blood
+from simulation.cohort import clinical_parameters as table
+from simulation.cohort.conditions import Conditions, make_conditions
+from simulation.cohort.labs import Draw, draw_blood, draws_elsewhere, label_of
 from simulation.cohort.patient import Patient, Role, make_patient
 from simulation.cohort.potassium import Course, dialysis_course, injury_course, usual_course
 from simulation.cohort.profile import CohortSizes, SiteProfile
+from simulation.cohort.spans import Span
+from simulation.cohort.watch import Stretch, Watch
 
-SAME_MEASUREMENT_MIN = 30  # draws closer than this are one measurement for the cohort rules
-LONGEST_STAY_H = 24.0 * 28
-LATE_SHARE = 1 / 30  # draws before which the monitor was switched on too late
-RECORD_BREAK = 0.3  # share of longer stays whose monitoring was stopped and started again
+__all__ = ["Admission", "PatientPlan", "Stay", "Stretch", "label_of", "patient_stream", "plan_patient"]
+
+CASE_TRIES = 40  # courses until one is a case
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """Recorded ECG around one draw, or around several near ones.
+class Admission:
+    """One hospital admission."""
 
-    Attributes
-    ----------
-    index : position within the patient's stay.
-    start_s, end_s : seconds after the start of the stay, multiples of one second.
-    potassium : true potassium, mEq/L; constant over these minutes.
-    lead_ii : lead II is recorded (else another lead).
-    noisy : ruined by movement.
-    record : which recording of the stay it belongs to.
-    """
-
-    index: int
-    start_s: int
-    end_s: int
-    potassium: float
-    lead_ii: bool
-    noisy: bool
-    record: int
-
-    @property
-    def seconds(self) -> int:
-        """Length, s."""
-        return self.end_s - self.start_s
+    hadm_id: int
+    admitted: datetime
+    discharged: datetime
 
 
 @dataclass(frozen=True)
 class Stay:
-    """Hospital admission and ICU stay. ``base`` is the minute from which draws are counted."""
+    """Hospital admission and ICU stay.
+
+    Attributes
+    ----------
+    base : the minute from which draws and ECG are counted: entry to the unit.
+    monitor_base : what the monitor's clock says at ``base``; the same, except where its dates do not fit.
+    earlier : a former admission without ICU stay, if any.
+    """
 
     hadm_id: int
     icustay_id: int
@@ -59,13 +51,15 @@ class Stay:
     icu_out: datetime
     discharged: datetime
     died: datetime | None
+    monitor_base: datetime
+    earlier: Admission | None = None
 
 
 @dataclass(frozen=True)
 class PatientPlan:
     """Everything about one patient except the signal itself."""
 
-    site: str
+    profile: SiteProfile
     seed: int
     patient: Patient
     stay: Stay
@@ -73,14 +67,54 @@ class PatientPlan:
     draws: tuple[Draw, ...]
     stretches: tuple[Stretch, ...]
 
+    @property
+    def site(self) -> str:
+        """Name of the site."""
+        return self.profile.name
+
+    @cached_property
+    def conditions(self) -> Conditions:
+        """What else than potassium changes in time over the stay."""
+        base = self.stay.base
+        midnight_s = float(base.hour * 3600 + base.minute * 60 + base.second)
+        return make_conditions(self.rng("conditions"), self.patient, midnight_s, self.course.hours)
+
+    @cached_property
+    def outside(self) -> tuple[Draw, ...]:
+        """Draws of the same patient outside the unit: wards, an earlier admission, clinics. None has ECG."""
+        stay = self.stay
+        first = stay.earlier.admitted if stay.earlier else stay.admitted
+        ward = [(stay.admitted, stay.base), (stay.icu_out, stay.discharged)]
+        if stay.earlier:
+            ward.append((stay.earlier.admitted, stay.earlier.discharged))
+        clinic = (first - timedelta(days=500), first - timedelta(days=3))
+        return tuple(
+            draws_elsewhere(
+                self.rng("outside"),
+                self.profile,
+                self.course.level,
+                [(self.minute_of(start), self.minute_of(end)) for start, end in ward],
+                (self.minute_of(clinic[0]), self.minute_of(clinic[1])),
+                _day_minute(stay.base),
+            )
+        )
+
     def rng(self, *names: object) -> np.random.Generator:
         """Stream of one part of this patient."""
         return patient_stream(self.seed, self.site, self.patient.subject_id, *names)
+
+    def charted(self, draw: Draw) -> datetime:
+        """CHARTTIME of a draw: by the laboratory's clock, which may be ahead of the monitors'."""
+        return self.stay.base + timedelta(minutes=draw.minute + self.profile.laboratory.clock_offset_min)
 
     def stretch_of(self, draw: Draw) -> Stretch | None:
         """Find the recorded stretch that holds a draw, if any."""
         second = draw.minute * 60
         return next((s for s in self.stretches if s.start_s <= second <= s.end_s), None)
+
+    def minute_of(self, when: datetime) -> int:
+        """Whole minutes from the start of the ICU stay to a time; negative before it."""
+        return int((when - self.stay.base).total_seconds() // 60)
 
 
 def patient_stream(seed: int, site: str, subject_id: int, *names: object) -> np.random.Generator:
@@ -93,14 +127,15 @@ def plan_patient(
 ) -> PatientPlan:
     """Plan one patient's stay.
 
-    A usual or episode patient has a stay of days and one to four draws with ECG, around the highest value
-    of an episode: monitors run, and draws are taken, when patients are ill. A personal patient stays until
-    at least ``sizes.personal_strips`` usable strips of each label were recorded, at most four weeks. That
-    condition is on the length of the stay only; physiology knows nothing of it.
+    An ordinary stay lasts days; the monitor is recorded during a part of it. A personal patient is recorded
+    throughout and stays until ``sizes.personal_strips`` usable strips of each label were recorded, at most
+    four weeks. That condition is on the length of the stay only; physiology knows nothing of it. In a
+    case-control cohort (``sizes.positive_share``) a patient with kidney injury or dialysis is a case: a
+    patient in whom hyperkalemia was measured, with the ECG of one to four draws around it.
 
     Parameters
     ----------
-    profile, sizes, seed : as for ``write_site``.
+    profile, sizes, seed : the site, how much of it is written, and the root of every random stream.
     subject_id : identifier at the site.
     number : position in the site, for the other identifiers.
     role : see ``make_patient``.
@@ -111,146 +146,116 @@ def plan_patient(
 
     patient = make_patient(profile, role, subject_id, rng("patient"))
     dice = rng("stay")
-    hours = LONGEST_STAY_H
-    if role != "personal":
-        hours = float(np.clip(dice.lognormal(np.log(60.0), 0.45), 24.0, 168.0))
     base = _surrogate_start(dice)
-    if role == "usual":
-        course = usual_course(rng("potassium"), hours)
-    elif role == "personal" or patient.esrd:
-        course = dialysis_course(rng("potassium"), hours)
-    else:
-        course = injury_course(rng("potassium"), hours)
-    draws = draw_blood(rng("labs"), profile, course)
-    device = rng("device")
-    absent = _days_without_lead_ii(device, profile, base, hours)
-    noisy = device.random(len(draws)) < profile.noisy_share
-    late = device.random(len(draws)) < LATE_SHARE
-
+    hours = table.LONGEST_STAY_H
+    if role != "personal":
+        hours = float(np.clip(table.STAY_HOURS.lognormal(dice), *table.STAY_RANGE_H))
+    is_case = sizes.positive_share is not None and role in ("injury", "dialysis")
+    for attempt in range(CASE_TRIES if is_case else 1):
+        course = _course(rng("potassium", attempt), role, hours)
+        draws = draw_blood(rng("labs", attempt), profile, course, _day_minute(base))
+        if any(_is_case(draw) for draw in draws):
+            break
+    watch = Watch(rng("device"), profile, sizes, draws, hours)
     if role == "personal":
-        usable = [
-            draw.item == SERUM and not noisy[i] and not late[i] and not absent[_day(base, draw)]
-            for i, draw in enumerate(draws)
-        ]
-        draws = draws[: _enough(draws, usable, sizes.personal_strips)]
-        recorded = draws
-        hours = draws[-1].minute / 60 + float(dice.uniform(4.0, 20.0))
+        draws = draws[: watch.enough(draws)]
+        hours = min(draws[-1].minute / 60 + float(dice.uniform(*table.AFTER_LAST_DRAW_H)), hours)
+        course = course.until(hours)
+        monitored, recorded = (0, round(hours * 3600)), draws
     else:
-        recorded = _recorded_part(device, draws, role)
-    stretches = _stretches(device, sizes, base, draws, recorded, course, absent, noisy, late)
+        monitored, recorded = _recorded_part(rng("recorded"), profile, sizes, draws, hours, is_case)
     return PatientPlan(
-        site=profile.name,
+        profile=profile,
         seed=seed,
         patient=patient,
-        stay=_stay(dice, base, hours, number),
+        stay=_stay(dice, profile, role, base, hours, number),
         course=course,
         draws=tuple(draws),
-        stretches=tuple(stretches),
+        stretches=watch.stretches(monitored, recorded),
     )
 
 
-def label_of(potassium: float) -> str:
-    """Positive, negative, gap or excluded, as the paper labels a reported value."""
-    if potassium > 5.5:
-        return "positive"
-    if potassium > 5.0:
-        return "gap"
-    return "negative" if potassium >= 3.5 else "excluded"
+def _course(rng: np.random.Generator, role: Role, hours: float) -> Course:
+    if role == "injury":
+        return injury_course(rng, hours)
+    if role == "dialysis":
+        return dialysis_course(rng, hours, table.ORDINARY_PEAK, table.ORDINARY_PEAK_RANGE)
+    return dialysis_course(rng, hours) if role == "personal" else usual_course(rng, hours)
 
 
-def _enough(draws: list[Draw], usable: list[bool], wanted: int) -> int:
-    """Length of the shortest start of ``draws`` with ``wanted`` usable strips of each label.
-
-    Draws closer than half an hour are one measurement, and none if their labels differ.
-    """
-    counts = {"positive": 0, "negative": 0}
-    for i, draw in enumerate(draws):
-        near = [d for d in draws if abs(d.minute - draw.minute) < SAME_MEASUREMENT_MIN]
-        labels = {label_of(d.reading) for d in near}
-        label = label_of(draw.reading)
-        if usable[i] and label in counts and labels == {label} and near[0] is draw:
-            counts[label] += 1
-        if min(counts.values()) >= wanted:
-            return i + 1
-    return len(draws)
+def _is_case(draw: Draw) -> bool:
+    """Hyperkalemia that was measured and is real."""
+    return label_of(draw.reading) == "positive" and draw.potassium > 5.5
 
 
-def _recorded_part(rng: np.random.Generator, draws: list[Draw], role: Role) -> list[Draw]:
-    """One to four draws in a row (mean 1.9, as in the source paper) during which the monitor ran."""
-    if not draws:
-        return []
-    wanted = min(1 + int(rng.poisson(0.95)), 4, len(draws))
-    at = int(rng.integers(0, len(draws) - wanted + 1))
-    if role == "episode":
-        highest = max(range(len(draws)), key=lambda i: draws[i].potassium)
-        at = min(max(highest - int(rng.integers(0, wanted)), 0), len(draws) - wanted)
-    return draws[at : at + wanted]
-
-
-def _stretches(
+def _recorded_part(
     rng: np.random.Generator,
+    profile: SiteProfile,
     sizes: CohortSizes,
-    base: datetime,
-    draws: list[Draw],
-    recorded: list[Draw],
-    course: Course,
-    absent: dict[int, bool],
-    noisy: npt.NDArray[np.bool_],
-    late: npt.NDArray[np.bool_],
-) -> list[Stretch]:
-    before, after = round(sizes.minutes_before * 60), round(sizes.minutes_after * 60)
-    spans: list[list[int]] = []
-    for draw in recorded:
-        second = draw.minute * 60
-        position = draws.index(draw)
-        missing = int(0.7 * before) if late[position] else 0
-        start, end = max(second - before + missing, 60), second + after
-        if spans and start <= spans[-1][1] + 60:
-            spans[-1][1] = max(spans[-1][1], end)
-        else:
-            spans.append([start, end, position])
-    breaks = int(rng.integers(1, len(spans))) if len(spans) >= 4 and rng.random() < RECORD_BREAK else 0
-    return [
-        Stretch(
-            index=index,
-            start_s=start,
-            end_s=end,
-            potassium=course.at((start + end) / 7200),
-            lead_ii=not absent[_day(base, draws[first])],
-            noisy=bool(noisy[first]),
-            record=int(breaks > 0 and index >= breaks),
-        )
-        for index, (start, end, first) in enumerate(spans)
-    ]
+    draws: Sequence[Draw],
+    hours: float,
+    is_case: bool,
+) -> tuple[Span, list[Draw]]:
+    """Choose the monitored part of an ordinary stay, and the draws in it whose ECG is kept."""
+    seconds = round(hours * 3600)
+    mean = profile.monitor.recorded_share
+    share = mean + min(mean, 1.0 - mean) * rng.normal(0.0, table.SHARE_SPREAD)
+    length = round(seconds * float(np.clip(share, 0.1, 1.0)))
+    start = int(rng.integers(0, seconds - length + 1))
+    most = sizes.most_draws or len(draws)
+    if sizes.positive_share is None:
+        inside = [draw for draw in draws if start <= draw.minute * 60 <= start + length]
+        skip = int(rng.integers(0, max(len(inside) - most, 0) + 1))
+        recorded = inside[skip : skip + most]
+        narrowed = len(recorded) < len(inside)
+    else:
+        wanted = min(1 + int(rng.poisson(table.MORE_DRAWS)), table.MOST_DRAWS, most, len(draws))
+        at = int(rng.integers(0, len(draws) - wanted + 1))
+        if is_case and any(_is_case(draw) for draw in draws):
+            highest = max(
+                (i for i, draw in enumerate(draws) if _is_case(draw)), key=lambda i: draws[i].potassium
+            )
+            at = min(max(highest - int(rng.integers(0, wanted)), 0), len(draws) - wanted)
+        recorded = list(draws[at : at + wanted])
+        narrowed = True
+    if narrowed and recorded:
+        first, last = recorded[0].minute * 60, recorded[-1].minute * 60
+        start = max(first - round(sizes.window_hours * 3600), 0)
+        return (start, min(last + round(sizes.minutes_after * 60), seconds)), recorded
+    return (start, start + length), recorded
 
 
-def _days_without_lead_ii(
-    rng: np.random.Generator, profile: SiteProfile, base: datetime, hours: float
-) -> dict[int, bool]:
-    first = base.toordinal()
-    days = range(first, first + int(hours // 24) + 3)
-    return {day: bool(rng.random() < profile.lead_ii_missing) for day in days}
-
-
-def _day(base: datetime, draw: Draw) -> int:
-    return (base + timedelta(minutes=draw.minute)).toordinal()
+def _day_minute(when: datetime) -> int:
+    return when.hour * 60 + when.minute
 
 
 def _surrogate_start(rng: np.random.Generator) -> datetime:
-    """Draw a minute of the surrogate years 2101 to 2198, as MIMIC shifts its dates."""
-    return datetime(2101, 1, 1) + timedelta(minutes=int(rng.integers(0, 97 * 365 * 1440)))
+    """Draw a minute of the surrogate years 2103 to 2198, as MIMIC shifts its dates."""
+    return datetime(2103, 1, 1) + timedelta(minutes=int(rng.integers(0, 95 * 365 * 1440)))
 
 
-def _stay(rng: np.random.Generator, base: datetime, hours: float, number: int) -> Stay:
+def _stay(
+    rng: np.random.Generator, profile: SiteProfile, role: Role, base: datetime, hours: float, number: int
+) -> Stay:
     icu_out = base + timedelta(minutes=round(hours * 60), seconds=int(rng.integers(0, 60)))
-    discharged = icu_out + timedelta(minutes=int(rng.exponential(4 * 1440)) + 30)
-    died = bool(rng.random() < 0.1)
+    ward_min = int(min(rng.exponential(4 * 1440), 40 * 1440)) + 30
+    discharged = (icu_out + timedelta(minutes=ward_min)).replace(second=0)
+    admitted = base - timedelta(minutes=int(rng.exponential(600)) + 5)
+    died, misdated, had_earlier = rng.random(3)
+    days = int(rng.integers(*table.DATES_OFF_DAYS)) * (1 if rng.random() < 0.5 else -1)
+    fits = role == "personal" or misdated >= profile.monitor.dates_off_share
+    left = admitted - timedelta(minutes=int(rng.integers(20 * 1440, 90 * 1440)))
+    came = left - timedelta(minutes=int(rng.uniform(*table.EARLIER_DAYS) * 1440))
+    identifiers = 17 * number + rng.integers(0, 8, size=3)
+    earlier = Admission(100_008 + int(identifiers[2]), came, left)
     return Stay(
-        hadm_id=100_000 + 17 * number + int(rng.integers(0, 17)),
-        icustay_id=200_000 + 17 * number + int(rng.integers(0, 17)),
-        admitted=base - timedelta(minutes=int(rng.exponential(600)) + 5),
+        hadm_id=100_000 + int(identifiers[0]),
+        icustay_id=200_000 + int(identifiers[1]),
+        admitted=admitted,
         base=base,
         icu_out=icu_out,
-        discharged=discharged.replace(second=0),
-        died=discharged.replace(second=0) if died else None,
+        discharged=discharged,
+        died=discharged if died < table.DIED_SHARE else None,
+        monitor_base=base if fits else base + timedelta(days=days),
+        earlier=earlier if had_earlier < table.EARLIER_SHARE else None,
     )

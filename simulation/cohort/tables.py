@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import gzip
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-import numpy as np
-
-from simulation.cohort.labs import ITEMS, WHOLE_BLOOD, flag_of, other_results
-from simulation.cohort.profile import SiteProfile
+from simulation.cohort.charts import chart_rows
+from simulation.cohort.labs import WHOLE_BLOOD, flag_of
+from simulation.cohort.panel import ITEMS, Kidney, other_results
+from simulation.cohort.profile import FileStyle
 from simulation.cohort.stay import PatientPlan
 
 _COLUMN_TEXT = {
@@ -30,38 +30,52 @@ _COLUMN_TEXT = {
         WARNING ERROR RESULTSTATUS STOPPED""",
 }
 COLUMNS = {table: ("ROW_ID", *text.split()) for table, text in _COLUMN_TEXT.items()}
-HEIGHT_CM, WEIGHT_KG = 226730, 226512
+
+# How well discharge codes tell what a patient had. Assumptions; demo: 34 of 100 patients have 42731.
+_CODED, _FORMER_FIBRILLATION, _NAMED_HYPERKALEMIA = 0.9, 0.15, 0.45
+_HIDDEN_AGE, _HIDDEN_YEARS = 89.0, 300
+_WARDS = {"MICU": 52, "CCU": 7, "SICU": 57, "TSICU": 14, "CSRU": 12}
+_HOMES = ("HOME", "HOME HEALTH CARE", "SNF", "REHAB/DISTINCT PART HOSP")
+_FAITHS = ("CATHOLIC", "NOT SPECIFIED", "PROTESTANT QUAKER", "UNOBTAINABLE", "JEWISH")
+_MARRIAGES = ("MARRIED", "SINGLE", "WIDOWED", "DIVORCED")
+_REASONS = ("SEPSIS", "PNEUMONIA", "CONGESTIVE HEART FAILURE", "RESPIRATORY DISTRESS", "PULMONARY EDEMA, MI")
+_KIDNEY_REASONS = ("HYPERKALEMIA", "RENAL FAILURE", "HYPOTENSION, RENAL FAILURE", "SEPSIS")
 
 Cell = str | int | float | datetime | None
+Rows = Iterator[tuple[Cell, ...]]
 
 
 class Tables:
     """The clinical tables of one site, open for writing; rows go to disk as they come.
 
     Use as a context manager. Files are byte-equal for equal rows: compressed tables carry no time stamp.
+
+    Parameters
+    ----------
+    folder : made if it is missing.
+    style : upper-case quoted or lower-case plain, compressed or not.
     """
 
-    def __init__(self, folder: Path, upper_case: bool, compressed: bool) -> None:
+    def __init__(self, folder: Path, style: FileStyle) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._style = style
         self._rows = dict.fromkeys(COLUMNS, 0)
         self._raw: list[IO[bytes]] = []
         self._files: dict[str, io.TextIOWrapper] = {}
-        self._quoted = upper_case
         for table, columns in COLUMNS.items():
-            # The demo's files are upper case with lower-case headers; the full release is upper case.
-            path = folder / f"{table}.csv{'.gz' if compressed else ''}"
+            path = folder / f"{table}.csv{'.gz' if style.compressed else ''}"
             raw = path.open("wb")
             self._raw.append(raw)
-            stream = gzip.GzipFile("", "wb", 6, raw, mtime=0) if compressed else raw
+            stream = gzip.GzipFile("", "wb", 6, raw, mtime=0) if style.compressed else raw
             self._files[table] = io.TextIOWrapper(stream, encoding="utf-8", newline="")
-            names = [f'"{name}"' if upper_case else name.lower() for name in columns]
+            names = [f'"{name}"' if style.upper_case else name.lower() for name in columns]
             self._files[table].write(",".join(names) + "\n")
 
-    def add(self, table: str, *cells: Cell) -> None:
-        """Append a row; ROW_ID is counted here."""
-        self._rows[table] += 1
-        row: Sequence[Cell] = (self._rows[table], *cells)
-        self._files[table].write(",".join(self._text(cell) for cell in row) + "\n")
+    def add_lines(self, table: str, lines: Iterable[str]) -> None:
+        """Append lines that lack their ROW_ID, which is counted here."""
+        for line in lines:
+            self._rows[table] += 1
+            self._files[table].write(f"{self._rows[table]},{line}\n")
 
     def __enter__(self) -> Tables:
         return self
@@ -74,145 +88,147 @@ class Tables:
         for raw in self._raw:
             raw.close()
 
-    def _text(self, cell: Cell) -> str:
-        if cell is None:
-            return ""
-        if isinstance(cell, datetime):
-            return f"{cell:%Y-%m-%d %H:%M:%S}"
-        if isinstance(cell, str):
-            # The full release quotes every text, the demo only those that need it.
-            return f'"{cell}"' if cell and (self._quoted or "," in cell) else cell
-        return str(cell)
+    @property
+    def style(self) -> FileStyle:
+        """How rows are written."""
+        return self._style
 
 
 def write_items(tables: Tables) -> None:
     """Write D_LABITEMS, decoys included."""
-    for item, (label, fluid, category, loinc) in ITEMS.items():
-        tables.add("D_LABITEMS", item, label, fluid, category, loinc)
+    rows = ((item, *texts) for item, texts in ITEMS.items())
+    tables.add_lines("D_LABITEMS", [csv_line(row, tables.style) for row in rows])
 
 
-def write_patient(tables: Tables, profile: SiteProfile, plan: PatientPlan) -> None:
-    """Write all rows of one patient."""
-    rng = plan.rng("tables")
-    _write_identity(tables, profile, plan, rng)
-    _write_diagnoses(tables, plan)
-    _write_labs(tables, profile, plan, rng)
-    _write_body(tables, profile, plan, rng)
+def patient_rows(plan: PatientPlan) -> dict[str, list[str]]:
+    """All rows of one patient, by table, as CSV lines without ROW_ID. Pure: equal plans, equal lines."""
+    rows: dict[str, Rows] = {
+        "PATIENTS": _person(plan),
+        "ADMISSIONS": _admissions(plan),
+        "ICUSTAYS": _unit(plan),
+        "DIAGNOSES_ICD": _diagnoses(plan),
+        "LABEVENTS": _labs(plan),
+        "CHARTEVENTS": chart_rows(plan),
+    }
+    return {table: [csv_line(row, plan.profile.files) for row in found] for table, found in rows.items()}
 
 
-def _write_identity(
-    tables: Tables, profile: SiteProfile, plan: PatientPlan, rng: np.random.Generator
-) -> None:
+def csv_line(cells: Sequence[Cell], style: FileStyle) -> str:
+    """One line: the full release quotes every text, the demo only those that need it."""
+    return ",".join(_text(cell, style.upper_case) for cell in cells)
+
+
+def _text(cell: Cell, quoted: bool) -> str:
+    if cell is None:
+        return ""
+    if isinstance(cell, datetime):
+        return f"{cell:%Y-%m-%d %H:%M:%S}"
+    if isinstance(cell, str):
+        needed = any(mark in cell for mark in ',"\n')
+        return '"' + cell.replace('"', '""') + '"' if cell and (quoted or needed) else cell
+    return str(cell)
+
+
+def _person(plan: PatientPlan) -> Rows:
     patient, stay = plan.patient, plan.stay
     born = stay.admitted - timedelta(days=round(patient.age * 365.2425))
-    if patient.age > 89.0:
+    if patient.age > _HIDDEN_AGE:
         # MIMIC hides the very old: their age reads 300 years.
-        born = born.replace(year=stay.admitted.year - 300, day=min(born.day, 28))
-    tables.add(
-        "PATIENTS",
-        patient.subject_id,
-        patient.sex,
-        born.replace(hour=0, minute=0, second=0),
-        stay.died and stay.died.replace(hour=0, minute=0),
-        stay.died and stay.died.replace(hour=0, minute=0),
-        None,
-        int(stay.died is not None),
-    )
-    emergency = bool(rng.random() < 0.8)
-    tables.add(
-        "ADMISSIONS",
-        patient.subject_id,
-        stay.hadm_id,
-        stay.admitted,
-        stay.discharged,
-        stay.died,
-        "EMERGENCY" if emergency else "ELECTIVE",
-        "EMERGENCY ROOM ADMIT" if emergency else "PHYS REFERRAL/NORMAL DELI",
-        "DEAD/EXPIRED" if stay.died else str(rng.choice(["HOME", "SNF", "HOME HEALTH CARE"])),
-        "Medicare" if patient.age >= 65 else "Private",
-        "ENGL",
-        str(rng.choice(["CATHOLIC", "NOT SPECIFIED", "PROTESTANT QUAKER", "UNOBTAINABLE"])),
-        str(rng.choice(["MARRIED", "SINGLE", "WIDOWED", "DIVORCED"])),
-        patient.ethnicity,
-        stay.admitted - timedelta(hours=4) if emergency else None,
-        stay.admitted - timedelta(minutes=20) if emergency else None,
-        "RENAL FAILURE" if patient.esrd or patient.aki else "PNEUMONIA;SEPSIS",
-        int(stay.died is not None),
-        1,
-    )
-    entered = stay.base + timedelta(seconds=int(rng.integers(0, 60)))
-    unit = profile.location.upper()
-    tables.add(
-        "ICUSTAYS",
-        patient.subject_id,
-        stay.hadm_id,
-        stay.icustay_id,
-        "metavision",
-        unit,
-        unit,
-        52,
-        52,
-        entered,
-        stay.icu_out,
-        round((stay.icu_out - entered).total_seconds() / 86400, 4),
-    )
+        born = born.replace(year=stay.admitted.year - _HIDDEN_YEARS, day=min(born.day, 28))
+    died = stay.died.replace(hour=0, minute=0) if stay.died else None
+    born = born.replace(hour=0, minute=0, second=0)
+    yield patient.subject_id, patient.sex, born, died, died, None, int(died is not None)
 
 
-def _write_diagnoses(tables: Tables, plan: PatientPlan) -> None:
-    patient = plan.patient
-    hyperkalemic = any(draw.reading > 5.5 for draw in plan.draws)
-    codes = [
-        ("5856", patient.esrd),
-        ("V4511", patient.esrd),
-        ("5849", patient.aki),
-        ("2767", hyperkalemic),
-        ("42731", patient.fibrillation),
-        ("4293", patient.lvh),
-        ("4263", patient.bundle_branch_block),
-        ("4019", True),
-        ("0389", patient.subject_id % 3 == 0),
-        ("25000", patient.subject_id % 4 == 0),
+def _admissions(plan: PatientPlan) -> Rows:
+    patient, stay, rng = plan.patient, plan.stay, plan.rng("tables", "admissions")
+    faith, marriage, home = (str(rng.choice(names)) for names in (_FAITHS, _MARRIAGES, _HOMES))
+    reason = str(rng.choice(_KIDNEY_REASONS if patient.esrd or patient.aki else _REASONS))
+    spans = [(stay.hadm_id, stay.admitted, stay.discharged, stay.died, reason)]
+    if stay.earlier:
+        earlier = stay.earlier
+        spans.insert(
+            0, (earlier.hadm_id, earlier.admitted, earlier.discharged, None, str(rng.choice(_REASONS)))
+        )
+    for number, admitted, discharged, died, diagnosis in spans:
+        emergency = bool(rng.random() < 0.8)
+        yield (
+            patient.subject_id, number, admitted, discharged, died,
+            "EMERGENCY" if emergency else "ELECTIVE",
+            "EMERGENCY ROOM ADMIT" if emergency else "PHYS REFERRAL/NORMAL DELI",
+            "DEAD/EXPIRED" if died else home,
+            "Medicare" if patient.age >= 65 or patient.esrd else "Private",
+            "ENGL", faith, marriage, patient.ethnicity,
+            admitted - timedelta(hours=4) if emergency else None,
+            admitted + timedelta(minutes=50) if emergency else None,
+            diagnosis, int(died is not None), 1,
+        )  # fmt: skip
+
+
+def _unit(plan: PatientPlan) -> Rows:
+    stay, unit = plan.stay, plan.profile.location.upper()
+    entered = stay.base + timedelta(seconds=int(plan.rng("tables", "unit").integers(0, 60)))
+    ward, days = _WARDS.get(unit, 52), round((stay.icu_out - entered).total_seconds() / 86400, 4)
+    numbers = plan.patient.subject_id, stay.hadm_id, stay.icustay_id
+    yield *numbers, "metavision", unit, unit, ward, ward, entered, stay.icu_out, days
+
+
+def _diagnoses(plan: PatientPlan) -> Rows:
+    patient, stay, rng = plan.patient, plan.stay, plan.rng("tables", "diagnoses")
+    chance = rng.random(8)
+    high = any((draw.reading or 0.0) > 5.5 for draw in plan.draws)
+    atrial = _CODED if patient.rhythm != "sinus" else _FORMER_FIBRILLATION
+    codes = [  # code, present, chronic
+        ("41071", patient.ischemia and bool(chance[0] < 0.3), False),
+        ("5849", patient.aki and bool(chance[1] < _CODED), False),
+        ("2767", high and bool(chance[2] < _NAMED_HYPERKALEMIA), False),
+        ("5856", patient.esrd, True),
+        ("V4511", patient.esrd, True),
+        ("42731", bool(chance[3] < atrial), True),
+        ("V4501", patient.paced, True),
+        ("4293", patient.lvh and bool(chance[4] < _CODED), True),
+        (
+            "4263" if patient.beat.notch > 0.0 else "4264",
+            patient.bundle_branch_block and bool(chance[5] < _CODED),
+            True,
+        ),
+        ("41401", patient.ischemia, True),
+        ("40391" if patient.esrd else "4019", bool(chance[6] < (0.9 if patient.esrd else 0.45)), True),
+        ("25000", bool(chance[7] < 0.28), True),
+        ("0389", not (patient.ischemia or patient.esrd or patient.aki), False),
     ]
-    present = [code for code, has in codes if has]
-    for sequence, code in enumerate(present, start=1):
-        tables.add("DIAGNOSES_ICD", patient.subject_id, plan.stay.hadm_id, sequence, code)
+    admissions = [(stay.hadm_id, False)]
+    if stay.earlier:
+        admissions.insert(0, (stay.earlier.hadm_id, True))
+    for number, chronic_only in admissions:
+        present = [code for code, has, chronic in codes if has and (chronic or not chronic_only)]
+        for sequence, code in enumerate(present or ["78650"], start=1):
+            yield patient.subject_id, number, sequence, code
 
 
-def _write_labs(tables: Tables, profile: SiteProfile, plan: PatientPlan, rng: np.random.Generator) -> None:
+def _labs(plan: PatientPlan) -> Rows:
     patient, stay = plan.patient, plan.stay
-    rows: list[tuple[datetime, int, bool, str, float | None, str, str]] = []
-    for draw in plan.draws:
-        when = stay.base + timedelta(minutes=draw.minute)
-        unit = "mEq/L" if draw.item == WHOLE_BLOOD else profile.unit
-        rows.append((when, draw.item, draw.has_admission, draw.text, draw.value, unit, flag_of(draw)))
-    for other in other_results(rng, list(plan.draws), patient.esrd or patient.aki):
-        when = stay.base + timedelta(minutes=other.minute)
+    draws = sorted((*plan.outside, *plan.draws), key=lambda draw: (draw.minute, draw.item))
+    unit = plan.profile.laboratory.unit
+    kidney: Kidney = "failed" if patient.esrd else "injured" if patient.aki else "healthy"
+    rows: list[tuple[int, int, tuple[Cell, ...]]] = []
+    for position, draw in enumerate(draws):
+        printed = "mEq/L" if draw.item == WHOLE_BLOOD else unit
+        row: tuple[Cell, ...] = (draw.text, _number(draw.value), printed, flag_of(draw))
+        rows += [(position, draw.item, row)] * (2 if draw.duplicate else 1)
+    for other in other_results(plan.rng("tables", "panel"), draws, kidney):
         flag = "abnormal" if other.abnormal else ""
-        rows.append((when, other.item, other.has_admission, other.text, float(other.text), other.unit, flag))
-    # Clinic visits of the weeks before: potassium without admission and without ECG.
-    for _ in range(int(rng.poisson(0.6))):
-        when = stay.admitted - timedelta(minutes=int(rng.integers(3 * 1440, 60 * 1440)))
-        value = round(float(rng.normal(4.3, 0.5)), 1)
-        rows.append((when, 50971, False, f"{value:.1f}", value, profile.unit, ""))
-    for when, item, has_admission, text, reading, unit, flag in sorted(
-        rows, key=lambda row: (row[0], row[1])
-    ):
-        hadm = stay.hadm_id if has_admission else None
-        number = int(reading) if reading is not None and reading == int(reading) else reading
-        tables.add("LABEVENTS", patient.subject_id, hadm, item, when, text, number, unit, flag)
+        row = (other.text, _number(float(other.text)), other.unit, flag)
+        rows.append((other.position, other.item, row))
+    for position, item, cells in sorted(rows, key=lambda row: row[:2]):
+        draw = draws[position]
+        when, admission = plan.charted(draw), None
+        if draw.has_admission:
+            early = stay.earlier is not None and draw.minute < plan.minute_of(stay.earlier.discharged)
+            admission = stay.earlier.hadm_id if early and stay.earlier else stay.hadm_id
+        yield patient.subject_id, admission, item, when, *cells
 
 
-def _write_body(tables: Tables, profile: SiteProfile, plan: PatientPlan, rng: np.random.Generator) -> None:
-    patient, stay = plan.patient, plan.stay
-    charted = [
-        (HEIGHT_CM, round(patient.height_cm), "cm", rng.random() >= profile.height_missing),
-        (WEIGHT_KG, round(patient.weight_kg, 1), "kg", rng.random() >= profile.weight_missing),
-    ]
-    when = stay.base + timedelta(minutes=int(rng.integers(5, 120)))
-    for item, value, unit, present in charted:
-        if present:
-            tables.add(
-                "CHARTEVENTS", patient.subject_id, stay.hadm_id, stay.icustay_id, item, when,
-                when + timedelta(minutes=3), 20_000 + patient.subject_id % 97, f"{value}", value, unit,
-                0, 0, None, None,
-            )  # fmt: skip
+def _number(value: float | None) -> float | int | None:
+    """VALUENUM as the database prints it: 4 and not 4.0."""
+    return int(value) if value is not None and value == int(value) else value

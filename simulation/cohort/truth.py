@@ -1,134 +1,183 @@
-"""What a reader of the site's files cannot know: true potassium, R peaks, flags. For tests only."""
+"""What a reader of a site's files cannot know: true potassium, R peaks, rhythm, flags. For tests only.
+
+Nothing of it is ever written inside the site's own folder.
+"""
 
 from __future__ import annotations
 
-import csv
-from dataclasses import dataclass
-from datetime import timedelta
+import zipfile
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from simulation.cohort.recording import beats_of, span_of
-from simulation.cohort.stay import PatientPlan, label_of
-from simulation.cohort.waveforms import patient_folder, record_name
+from simulation.cohort.heart import Heart, heart_of
+from simulation.cohort.recording import records_of
+from simulation.cohort.rhythm import FIBRILLATING, PACED, Array, Kinds
+from simulation.cohort.stay import PatientPlan, Stretch, label_of
+from simulation.cohort.waveforms import record_path
+
+BEATS = "beats"  # folder of the R peaks
+STRIP_S = 600.0  # rhythm and rate are those of the ten minutes before a draw
+# A zip file stores a date per entry; the same beats shall give the same bytes on any day.
+ENTRY_DATE = (1980, 1, 1, 0, 0, 0)
+
+_PATIENTS = """subject_id site role course age sex ethnicity height_cm weight_kg esrd aki lvh strain
+    bundle_branch_block ischemia amiodarone digoxin paced rhythm ectopic_share muscle_mv k_t_amplitude
+    k_t_width k_pr k_qrs k_p k_qt dates_off_days"""
+_DRAWS = """subject_id charttime itemid potassium reported text label hemolysed duplicate record stretch
+    lead_ii noisy rhythm rate"""
+TRUTH_COLUMNS = {"patients": tuple(_PATIENTS.split()), "draws": tuple(_DRAWS.split())}
 
 
-@dataclass(frozen=True)
-class SiteTruth:
-    """The plans behind a written site.
+def patient_truth(plan: PatientPlan) -> dict[str, list[list[object]]]:
+    """Return a patient's rows of ``patients.csv`` and ``draws.csv``, in the order of ``TRUTH_COLUMNS``.
 
-    Attributes
+    ``draws`` holds the potassium results of the stay. Record, stretch, lead, rhythm and rate are empty where
+    no ECG was recorded at the moment of the draw; ``rhythm`` and ``rate`` are those of the ten minutes before
+    it, as far as they are in the same stretch.
+    """
+    paths = {s.index: record_path(plan, record) for record in records_of(plan) for s in record.stretches}
+    hearts: dict[int, Heart] = {}
+    draws: list[list[object]] = []
+    for draw in plan.draws:
+        row: list[object] = [
+            plan.patient.subject_id,
+            f"{plan.charted(draw):%Y-%m-%d %H:%M:%S}",
+            draw.item,
+            f"{draw.potassium:.3f}",
+            "" if draw.reading is None else f"{draw.reading:g}",
+            draw.text,
+            label_of(draw.reading),
+            int(draw.hemolysed),
+            int(draw.duplicate),
+        ]
+        stretch = plan.stretch_of(draw)
+        if stretch is None:
+            row += [""] * (len(TRUTH_COLUMNS["draws"]) - len(row))
+        else:
+            if stretch.index not in hearts:
+                hearts = {stretch.index: heart_of(plan, stretch)}  # draws come in order: one is enough
+            rhythm, rate = _before(hearts[stretch.index], draw.minute * 60.0 - stretch.start_s)
+            row += [
+                paths[stretch.index],
+                stretch.index,
+                int(stretch.lead_ii),
+                int(stretch.noisy),
+                rhythm,
+                f"{rate:.1f}",
+            ]
+        draws.append(row)
+    return {"patients": [_patient_row(plan)], "draws": draws}
+
+
+def beats_file(folder: Path, subject_id: int) -> Path:
+    """Path of a patient's R peaks."""
+    return folder / BEATS / f"p{subject_id:06d}.npz"
+
+
+def write_beats(folder: Path, plan: PatientPlan) -> Path:
+    """Write the R peaks of every recorded stretch of one patient; return the file.
+
+    The archive holds, per beat, ``stretch`` (int32), ``time`` (float64, s from the first sample of the
+    record, as the record's samples count time) and ``kind`` (int8, see ``Rhythm``); and, per stretch,
+    ``stretches`` (int32) and ``records`` (path). ``read_beats`` takes it apart.
+
+    Parameters
     ----------
-    site : name.
-    folder : the site's data root.
-    plans : one per patient, in order of SUBJECT_ID.
+    folder : truth folder, outside the site's.
+    plan : the patient.
     """
-
-    site: str
-    folder: Path
-    plans: tuple[PatientPlan, ...]
-
-    def labels(self) -> dict[int, dict[str, int]]:
-        """Draws with undisturbed lead II per patient and label, before any quality or cohort rule."""
-        out: dict[int, dict[str, int]] = {}
-        for plan in self.plans:
-            counts = dict.fromkeys(("positive", "negative", "gap", "excluded"), 0)
-            for draw in plan.draws:
-                stretch = plan.stretch_of(draw)
-                if stretch is not None and stretch.lead_ii and not stretch.noisy:
-                    counts[label_of(draw.reading)] += 1
-            out[plan.patient.subject_id] = counts
-        return out
-
-    @property
-    def recorded_hours(self) -> float:
-        """ECG that was written, h."""
-        return sum(s.seconds for plan in self.plans for s in plan.stretches) / 3600
-
-
-_DRAW_TEXT = """subject_id charttime itemid potassium reading text label hemolysed record stretch lead_ii
-    noisy rate"""
-_PATIENT_TEXT = """subject_id role course age sex esrd aki lvh strain bundle_branch_block amiodarone digoxin
-    fibrillation ectopic_share muscle_mv k_t_amplitude k_t_width"""
-DRAW_COLUMNS, PATIENT_COLUMNS = _DRAW_TEXT.split(), _PATIENT_TEXT.split()
+    stretches, records = [], []
+    parts: list[tuple[npt.NDArray[np.int32], Array, Kinds]] = []
+    for record in records_of(plan):
+        for stretch in record.stretches:
+            stretches.append(stretch.index)
+            records.append(record_path(plan, record))
+            times, kinds = _beats(plan, stretch)
+            times = times + record.first_sample(stretch) / record.rate_hz
+            parts.append((np.full(len(times), stretch.index, np.int32), times, kinds))
+    columns: dict[str, npt.NDArray[np.generic]] = {
+        "stretches": np.array(stretches, np.int32),
+        "records": np.array(records, np.str_),
+    }
+    empty = (np.empty(0, np.int32), np.empty(0, np.float64), np.empty(0, np.int8))
+    for position, name in enumerate(("stretch", "time", "kind")):
+        columns[name] = np.concatenate([empty[position], *(part[position] for part in parts)])
+    path = beats_file(folder, plan.patient.subject_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write_archive(path, columns)
+    return path
 
 
-def write_truth(folder: Path, plans: tuple[PatientPlan, ...]) -> None:
-    """Write ``patients.csv``, ``draws.csv`` and ``r_times.npz``.
-
-    The archive holds one float64 array per stretch, R peaks in s from the start of the recording, under
-    ``p00/p000878/p000878-2137-10-26-16-57/3`` (record, stretch).
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    peaks: dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]] = {}
-    with (
-        (folder / "patients.csv").open("w", newline="") as file_p,
-        (folder / "draws.csv").open("w", newline="") as file_d,
-    ):
-        patients, draws = csv.writer(file_p, lineterminator="\n"), csv.writer(file_d, lineterminator="\n")
-        patients.writerow(PATIENT_COLUMNS)
-        draws.writerow(DRAW_COLUMNS)
-        for plan in plans:
-            patients.writerow(_patient_row(plan))
-            records = {number: _record(plan, number) for number in {s.record for s in plan.stretches}}
-            rates = {}
-            for stretch in plan.stretches:
-                shape, rhythm = beats_of(plan, stretch)
-                rates[stretch.index] = shape.rate
-                offset = stretch.start_s - span_of(plan, stretch.record)[0]
-                peaks[f"{records[stretch.record]}/{stretch.index}"] = rhythm.within(stretch.seconds) + offset
-            for draw in plan.draws:
-                row = [
-                    plan.patient.subject_id,
-                    f"{plan.stay.base + timedelta(minutes=draw.minute):%Y-%m-%d %H:%M:%S}",
-                    draw.item,
-                    f"{draw.potassium:.3f}",
-                    draw.reading,
-                    draw.text,
-                    label_of(draw.reading),
-                    int(draw.hemolysed),
-                ]
-                found = plan.stretch_of(draw)
-                if found is not None:
-                    row += [
-                        records[found.record],
-                        found.index,
-                        int(found.lead_ii),
-                        int(found.noisy),
-                        f"{rates[found.index]:.1f}",
-                    ]
-                draws.writerow(row + [""] * (len(DRAW_COLUMNS) - len(row)))
-    np.savez(folder / "r_times.npz", **peaks)  # type: ignore[arg-type]
+def read_beats(path: Path) -> dict[tuple[str, int], tuple[Array, Kinds]]:
+    """Read R peaks and kinds of a patient, by record path and stretch."""
+    with np.load(path) as archive:
+        which, times, kinds = archive["stretch"], archive["time"], archive["kind"]
+        return {
+            (str(record), int(stretch)): (times[which == stretch], kinds[which == stretch])
+            for record, stretch in zip(archive["records"], archive["stretches"], strict=True)
+        }
 
 
-def _record(plan: PatientPlan, number: int) -> str:
-    start = plan.stay.base + timedelta(seconds=span_of(plan, number)[0])
-    subject = plan.patient.subject_id
-    return f"{patient_folder(subject)}/{record_name(subject, start)}"
+def _beats(plan: PatientPlan, stretch: Stretch) -> tuple[Array, Kinds]:
+    """R peaks inside a stretch, s from its start, and their kinds."""
+    rhythm = heart_of(plan, stretch).rhythm
+    inside = (rhythm.times >= 0.0) & (rhythm.times < stretch.seconds)
+    return rhythm.times[inside], rhythm.kinds[inside]
+
+
+def _before(heart: Heart, moment_s: float) -> tuple[str, float]:
+    """Rhythm and mean rate of the ten minutes before a moment of a stretch."""
+    start = max(moment_s - STRIP_S, 0.0)
+    end = max(moment_s, start + 5.0)
+    times = heart.rhythm.times
+    kinds = heart.rhythm.kinds[(times >= start) & (times < end)]
+    name = "sinus"
+    if len(kinds) and np.mean(kinds == FIBRILLATING) > 0.5:
+        name = "fibrillation"
+    elif len(kinds) and np.mean(kinds == PACED) > 0.5:
+        name = "paced"
+    return name, 60.0 * len(kinds) / (end - start)
 
 
 def _patient_row(plan: PatientPlan) -> list[object]:
-    patient = plan.patient
+    patient, k = plan.patient, plan.patient.sensitivity
     flags = (
         patient.esrd,
         patient.aki,
         patient.lvh,
         patient.strain,
         patient.bundle_branch_block,
+        patient.ischemia,
         patient.amiodarone,
         patient.digoxin,
-        patient.fibrillation,
+        patient.paced,
     )
     return [
         patient.subject_id,
+        plan.site,
         patient.role,
         plan.course.kind,
         f"{patient.age:.1f}",
         patient.sex,
+        patient.ethnicity,
+        f"{patient.height_cm:.0f}",
+        f"{patient.weight_kg:.1f}",
         *(int(flag) for flag in flags),
+        patient.rhythm,
         f"{patient.ectopic_share:.4f}",
         f"{patient.muscle_mv:.4f}",
-        f"{patient.sensitivity.t_amplitude:.4f}",
-        f"{patient.sensitivity.t_width:.4f}",
+        *(f"{value:.4f}" for value in (k.t_amplitude, k.t_width, k.pr, k.qrs, k.p, k.qt)),
+        (plan.stay.monitor_base - plan.stay.base).days,
     ]
+
+
+def _write_archive(path: Path, arrays: dict[str, npt.NDArray[np.generic]]) -> None:
+    """Write arrays as ``numpy.savez_compressed`` does, with a fixed date."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            entry = zipfile.ZipInfo(f"{name}.npy", ENTRY_DATE)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(entry, "w") as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)

@@ -1,33 +1,28 @@
-"""Write recordings in the layout of the MIMIC-III Waveform Database Matched Subset.
+"""Write the records of a stay in the layout of the MIMIC-III Waveform Database Matched Subset.
 
-A patient's folder ``p00/p000878`` holds, per recording, a master header named by date and time, a layout
-header, one header and one signal file per segment (format 80, 8-bit), and a numerics record of one value
-per minute (format 16).
+A patient's folder ``p00/p000878`` holds, per record, a master header named by date and time, a layout header,
+one header and one signal file per segment (format 80 with 8 bits, 16 with 16), and a numerics record of one
+value per minute (format 16). Lines of headers end as in the real files, with CR LF.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from simulation.cohort.device import INVALID, RATE_HZ, Channel, Segment
-from simulation.cohort.recording import Recording
+from simulation.cohort import monitor_parameters as table
+from simulation.cohort.device import INVALID, Channel, Samples, Segment
+from simulation.cohort.heart import heart_of
+from simulation.cohort.recording import Array, Record, minute_rates, records_of, segments_of, wiring_of
+from simulation.cohort.stay import PatientPlan
 
-# name, gain, units, usual value, standard deviation
-_NUMERICS = (
-    ("HR", 10, "bpm", 0.0, 1.5),
-    ("PULSE", 10, "bpm", 0.0, 2.5),
-    ("RESP", 10, "pm", 18.0, 3.0),
-    ("SpO2", 10, "%", 96.5, 1.2),
-    ("NBPSys", 1, "mmHg", 122.0, 12.0),
-    ("NBPDias", 1, "mmHg", 62.0, 8.0),
-    ("NBPMean", 1, "mmHg", 81.0, 9.0),
-)
-NUMERIC_INVALID = -32768
+# Seven digits, as in the real names: room for fifty records of each of 140,000 patients.
+FIRST_NUMBER, NUMBERS, RECORDS_PER_PATIENT = 3_000_000, 7_000_000, 50
+FORMATS = {8: 80, 16: 16}
 
 
 def patient_folder(subject_id: int) -> str:
@@ -37,60 +32,48 @@ def patient_folder(subject_id: int) -> str:
 
 
 def record_name(subject_id: int, start: datetime) -> str:
-    """Name of a recording: ``p000878-2137-10-26-16-57``."""
+    """Name of a record: ``p000878-2137-10-26-16-57``."""
     return f"p{subject_id:06d}-{start:%Y-%m-%d-%H-%M}"
 
 
-def write_recording(
-    root: Path, subject_id: int, number: int, recording: Recording, location: str, rng: np.random.Generator
-) -> str:
-    """Write one recording and its numerics.
+def record_path(plan: PatientPlan, record: Record) -> str:
+    """Path of a record below the waveform folder, as a line of RECORDS-waveforms."""
+    subject = plan.patient.subject_id
+    return f"{patient_folder(subject)}/{record_name(subject, record.start)}"
+
+
+def write_waveforms(root: Path, plan: PatientPlan, number: int) -> list[str]:
+    """Write every waveform file of one patient, one stretch in memory at a time.
 
     Parameters
     ----------
-    root : folder that holds ``p00`` to ``p09``.
-    subject_id, number : patient, and the number all segment names begin with.
-    recording : what to write.
-    location : care unit, a comment of the master header.
-    rng : stream of the numerics.
+    root : folder that holds ``p00`` to ``p09``; created when missing.
+    plan : the patient.
+    number : position of the patient in the site; the names of the segments count on from it.
 
     Returns
     -------
-    The record's path relative to ``root``, as a line of RECORDS-waveforms.
+    Paths of the records relative to ``root``, as lines of RECORDS-waveforms.
     """
-    folder = root / patient_folder(subject_id)
-    folder.mkdir(parents=True, exist_ok=True)
-    name = record_name(subject_id, recording.start)
-    lines, position = [f"{number}_layout 0"], 0
-    for index, segment in enumerate(recording.segments, start=1):
-        if segment.start > position:
-            lines.append(f"~ {segment.start - position}")
-        segment_name = f"{number}_{index:04d}"
-        _write_segment(folder, segment_name, segment, recording.start)
-        lines.append(f"{segment_name} {segment.length}")
-        position = segment.start + segment.length
-    if recording.length > position:
-        lines.append(f"~ {recording.length - position}")
-    union = _layout_channels(recording.segments)
-    first = (
-        f"{name}/{len(lines)} {len(union)} {RATE_HZ} {recording.length} "
-        f"{recording.start:%H:%M:%S}.000 {recording.start:%d/%m/%Y}"
-    )
-    _write_text(folder / f"{name}.hea", [first, *lines, f"# Location: {location}"])
-    layout = [f"{number}_layout {len(union)} {RATE_HZ} 0 {recording.start:%H:%M:%S}"]
-    layout += [f"~ 0 {_scale(channel)} 8 0 {INVALID} 0 0 {channel.name}" for channel in union]
-    _write_text(folder / f"{number}_layout.hea", layout)
-    _write_numerics(folder, name, number, recording, location, rng)
-    return f"{patient_folder(subject_id)}/{name}"
+    return [
+        _write_record(
+            root,
+            plan,
+            record,
+            FIRST_NUMBER + (RECORDS_PER_PATIENT * number + position) % NUMBERS,
+        )
+        for position, record in enumerate(records_of(plan))
+    ]
 
 
-def write_indexes(root: Path, records: Sequence[str]) -> None:
-    """Write RECORDS (patient folders), RECORDS-waveforms and RECORDS-numerics."""
+def write_indexes(root: Path, records: Iterable[str]) -> None:
+    """Write RECORDS (patient folders), RECORDS-waveforms and RECORDS-numerics, sorted."""
+    names = sorted(records)
     root.mkdir(parents=True, exist_ok=True)
-    folders = sorted({record.rsplit("/", 1)[0] + "/" for record in records})
-    _write_text(root / "RECORDS", folders)
-    _write_text(root / "RECORDS-waveforms", sorted(records))
-    _write_text(root / "RECORDS-numerics", sorted(f"{record}n" for record in records))
+    folders = sorted({name.rpartition("/")[0] + "/" for name in names})
+    _write_lines(root / "RECORDS", folders, "\n")
+    _write_lines(root / "RECORDS-waveforms", names, "\n")
+    _write_lines(root / "RECORDS-numerics", [f"{name}n" for name in names], "\n")
 
 
 def checksum(samples: npt.NDArray[np.generic]) -> int:
@@ -99,51 +82,101 @@ def checksum(samples: npt.NDArray[np.generic]) -> int:
     return low - 0x10000 if low >= 0x8000 else low
 
 
-def _write_segment(folder: Path, name: str, segment: Segment, start: datetime) -> None:
-    moment = start + timedelta(seconds=segment.start / RATE_HZ)
+def _write_record(root: Path, plan: PatientPlan, record: Record, number: int) -> str:
+    """Write one record and its numerics; return its path relative to ``root``."""
+    path = record_path(plan, record)
+    folder = (root / path).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    bits, rate = plan.profile.monitor.bits, f"{record.rate_hz:g}"
+    wiring = wiring_of(plan, record)
+    lines, position, count = [f"{number}_layout 0"], 0, 0
+    union: dict[str, str] = {}
+    rates: list[Array] = []
+    for stretch in record.stretches:
+        heart = heart_of(plan, stretch)
+        for segment in segments_of(plan, record, stretch, heart, wiring):
+            count += 1
+            name = f"{number}_{count:04d}"
+            _write_segment(folder, name, segment, record, bits)
+            for channel in segment.channels:
+                union.setdefault(channel.name, _scale(channel))
+            if segment.start > position:
+                lines.append(f"~ {segment.start - position}")
+            lines.append(f"{name} {segment.length}")
+            position = segment.start + segment.length
+        minutes = minute_rates(heart, stretch.seconds)
+        minutes[:, 0] += stretch.start_s - record.begin_s
+        rates.append(minutes)
+    length = max(record.length, position)
+    if length > position:
+        lines.append(f"~ {length - position}")
+    name, comment = path.rpartition("/")[2], f"# Location: {plan.profile.location}"
+    moment = f"{record.start:%H:%M:%S}.000 {record.start:%d/%m/%Y}"
+    first = f"{name}/{len(lines)} {len(union)} {rate} {length} {moment}"
+    _write_header(folder / f"{name}.hea", [first, *lines, comment])
+    layout = [f"{number}_layout {len(union)} {rate} 0 {record.start:%H:%M:%S}"]
+    layout += [f"~ 0 {scale} {bits} 0 {INVALID[bits]} 0 0 {signal}" for signal, scale in union.items()]
+    _write_header(folder / f"{number}_layout.hea", layout)
+
+    values = _numerics(plan.rng("numerics", record.number), np.concatenate(rates), length, record.rate_hz)
+    head = [f"{name}n {len(values)} 0.0166666666667/{rate} {len(values['HR'])} {moment}"]
+    head += [
+        f"{number}n.dat 16 {gain}/{units} 16 0 {values[signal][0]} {checksum(values[signal])} 0 {signal}"
+        for signal, gain, units, _, _ in table.NUMERICS
+    ]
+    _write_header(folder / f"{name}n.hea", [*head, comment])
+    (folder / f"{number}n.dat").write_bytes(_frames(list(values.values())))
+    return path
+
+
+def _write_segment(folder: Path, name: str, segment: Segment, record: Record, bits: int) -> None:
+    moment = record.start + timedelta(milliseconds=round(1000 * segment.start / record.rate_hz))
     lines = [
-        f"{name} {len(segment.channels)} {RATE_HZ} {segment.length} {moment:%H:%M:%S}{_fraction(moment)}"
+        f"{name} {len(segment.channels)} {record.rate_hz:g} {segment.length} "
+        f"{moment:%H:%M:%S}{_fraction(moment)}"
     ]
     lines += [
-        f"{name}.dat 80 {_scale(channel)} 8 0 {int(channel.samples[0])} {checksum(channel.samples)} 0 "
-        f"{channel.name}"
+        f"{name}.dat {FORMATS[bits]} {_scale(channel)} {bits} 0 {int(channel.samples[0])} "
+        f"{checksum(channel.samples)} 0 {channel.name}"
         for channel in segment.channels
     ]
-    _write_text(folder / f"{name}.hea", lines)
-    # Format 80 is offset binary: stored byte = sample + 128.
-    frames = np.stack([channel.samples.view(np.uint8) ^ 0x80 for channel in segment.channels], axis=1)
-    (folder / f"{name}.dat").write_bytes(frames.tobytes())
+    _write_header(folder / f"{name}.hea", lines)
+    (folder / f"{name}.dat").write_bytes(_frames([channel.samples for channel in segment.channels]))
 
 
-def _write_numerics(
-    folder: Path, name: str, number: int, recording: Recording, location: str, rng: np.random.Generator
-) -> None:
-    minutes = max(recording.length // (RATE_HZ * 60), 1)
-    rate = np.interp(np.arange(minutes) * 60.0, recording.rates[:, 0], recording.rates[:, 1])
-    columns, lines = [], []
-    for signal, gain, units, usual, spread in _NUMERICS:
-        values = (rate if usual == 0.0 else usual) + rng.normal(0.0, spread, minutes)
+def _frames(samples: Sequence[Samples]) -> bytes:
+    """Interleave signals: format 80 (offset binary, stored byte = sample + 128) or 16 (little endian)."""
+    frames = np.stack(samples, axis=1)
+    if frames.dtype == np.int8:
+        return (frames.view(np.uint8) ^ np.uint8(0x80)).tobytes()
+    return frames.astype("<i2").tobytes()
+
+
+def _numerics(
+    rng: np.random.Generator, rates: Array, length: int, rate_hz: float
+) -> Mapping[str, npt.NDArray[np.int16]]:
+    """Make one value per minute of every numeric: int16 (n_minutes,), in units of the header.
+
+    Parameters
+    ----------
+    rng : stream of the record's numerics.
+    rates : float64 (n, 2), seconds from the start of the record and heart rate.
+    length, rate_hz : samples of the record, and their rate, Hz.
+    """
+    count = max(int(length / (rate_hz * 60)), 1)
+    heart_rate = np.interp((np.arange(count) + 0.5) * 60.0, rates[:, 0], rates[:, 1])
+    out = {}
+    for name, gain, _, usual, spread in table.NUMERICS:
+        values = (heart_rate if usual is None else usual) + rng.normal(0.0, spread, count)
+        if name == "SpO2":
+            values = np.minimum(values, 100.0)
         stored = np.rint(values * gain).astype(np.int16)
-        if signal.startswith("NBP"):
-            stored[np.arange(minutes) % 15 != 0] = NUMERIC_INVALID  # a cuff measures every quarter hour
-        elif signal == "SpO2":
-            stored = np.minimum(stored, 100 * gain).astype(np.int16)
-        columns.append(stored)
-        lines.append(f"{number}n.dat 16 {gain}/{units} 16 0 {int(stored[0])} {checksum(stored)} 0 {signal}")
-    first = (
-        f"{name}n {len(columns)} 0.0166666666667/{RATE_HZ} {minutes} "
-        f"{recording.start:%H:%M:%S}.000 {recording.start:%d/%m/%Y}"
-    )
-    _write_text(folder / f"{name}n.hea", [first, *lines, f"# Location: {location}"])
-    (folder / f"{number}n.dat").write_bytes(np.stack(columns, axis=1).astype("<i2").tobytes())
-
-
-def _layout_channels(segments: Sequence[Segment]) -> list[Channel]:
-    union: dict[str, Channel] = {}
-    for segment in segments:
-        for channel in segment.channels:
-            union.setdefault(channel.name, channel)
-    return list(union.values())
+        if name.startswith("NBP"):
+            stored[np.arange(count) % table.CUFF_MIN != 0] = INVALID[16]
+        elif name == "SpO2":
+            stored[rng.random(count) < table.PROBE_OFF] = INVALID[16]
+        out[name] = stored
+    return out
 
 
 def _scale(channel: Channel) -> str:
@@ -155,5 +188,9 @@ def _fraction(moment: datetime) -> str:
     return f".{moment.microsecond // 1000:03d}" if moment.microsecond else ""
 
 
-def _write_text(path: Path, lines: Sequence[str]) -> None:
-    path.write_text("".join(f"{line}\n" for line in lines), newline="\n")
+def _write_header(path: Path, lines: Sequence[str]) -> None:
+    _write_lines(path, lines, "\r\n")
+
+
+def _write_lines(path: Path, lines: Sequence[str], end: str) -> None:
+    path.write_bytes("".join(f"{line}{end}" for line in lines).encode("ascii"))

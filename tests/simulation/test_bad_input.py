@@ -132,7 +132,7 @@ def test_an_unreadable_header_of_a_recording_is_named(command, small_sim, tmp_pa
 
 
 def test_unreadable_waveform_headers_of_a_hospital_cost_their_records_and_are_counted(
-    command, site, hospital
+    command, site, hospital, small_sim
 ):
     headers = sorted((hospital / "waveforms").rglob("p*-*-*-*-*-*.hea"))
     masters = [path for path in headers if not path.name.endswith("n.hea")]
@@ -140,7 +140,7 @@ def test_unreadable_waveform_headers_of_a_hospital_cost_their_records_and_are_co
     ended = command("fedkalemia-site", "ingest", site)
     assert ended.code == 0
     assert "missing or damaged waveform files: 0 of segments, 1 of records" in ended.out
-    assert "10 patients" in ended.out
+    assert f"{small_sim.SIZES.patients} patients" in ended.out
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_unreadable_waveform_headers_of_a_hospital_cost_their_records_and_are_co
     ],
 )
 def test_a_lab_table_without_potassium_is_named_and_read_once_it_is_whole(
-    command, site, hospital, table, says
+    command, site, hospital, small_sim, table, says
 ):
     whole = (hospital / "clinical" / f"{table}.csv.gz").read_bytes()
     edit_table(hospital, table, no_potassium)
@@ -162,7 +162,7 @@ def test_a_lab_table_without_potassium_is_named_and_read_once_it_is_whole(
     assert count(site, "patients") == 0
     (hospital / "clinical" / f"{table}.csv.gz").write_bytes(whole)
     assert command("fedkalemia-site", "ingest", site).code == 0
-    assert count(site, "patients") == 10
+    assert count(site, "patients") == small_sim.SIZES.patients
 
 
 # --- cohorts ----------------------------------------------------------------------------------------------
@@ -263,7 +263,7 @@ def test_a_disk_that_fills_up_ends_an_ingest_that_goes_on_when_there_is_room(
     assert "run the " in said
     assert leftovers(small_disk.folder) == []
     done = count(site, "patients")
-    assert 0 < done < 10
+    assert 0 < done < small_sim.SIZES.patients
     small_disk.make_room()
     ended = command("fedkalemia-site", "ingest", site)
     assert (ended.code, ended.err) == (0, "")

@@ -290,12 +290,12 @@ def test_other_beats_in_every_gap_strip_change_no_weight_and_no_result(small_run
         assert {n: v for n, v in again["personalize"][site].items() if n != "seconds"} == same
 
 
-def test_nothing_the_server_holds_names_a_patient_or_a_date(small_run):
+def test_nothing_the_server_holds_names_a_patient_or_a_date(small_run, small_sim):
     hospitals = sorted((small_run.out / "hospitals").iterdir())
     subjects = {row["SUBJECT_ID"] for hospital in hospitals for row in table(hospital, "PATIENTS")}
     dates = {row["CHARTTIME"][:10] for hospital in hospitals for row in table(hospital, "LABEVENTS")}
     assert min(int(date[:4]) for date in dates) > 2050
-    assert len(subjects) == 20
+    assert len(subjects) == small_sim.SITES * small_sim.SIZES.patients
     assert len(dates) > 50
     files = [path for path in (small_run.out / "server").rglob("*") if path.is_file()]
     files += [small_run.out / "summary.html"]
@@ -317,10 +317,17 @@ def test_a_site_does_by_hand_what_it_did_in_the_run(small_run, small_sim, tmp_pa
     site, run = tmp_path / "north", small_run.out / "sites" / "north"
     hospital, model = small_run.out / "hospitals" / "north", small_run.out / "server/main/best.safetensors"
     chosen = [*small_sim.set_options(), "--set", f"seed={small_sim.SEED}", "--preset", "quick"]
+    with rows_of(run) as rows:
+        members = Counter(tuple(row) for row in rows.execute("select role, split from cohort_members"))
+    frozen = (
+        f"{sum(n for (role, _), n in members.items() if role == 'generic')} generic patients "
+        f"({members['generic', 'train']} train, {members['generic', 'validation']} validation, "
+        f"{members['generic', 'test']} test), 2 personal"
+    )
     steps = [
         (("init", site, "--name", "north", "--data", hospital, *chosen), "fedkalemia-site ingest"),
-        (("ingest", site), "10 patients"),
-        (("cohort", site), "5 generic patients (3 train, 1 validation, 1 test), 2 personal"),
+        (("ingest", site), f"{small_sim.SIZES.patients} patients"),
+        (("cohort", site), frozen),
         (("personalize", site, "--model", model), "fedkalemia-site report"),
         (("report", site), "index.html"),
         (("status", site), "personalization"),

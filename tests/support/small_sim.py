@@ -7,13 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import simulation.plans
-from simulation.cohort import CohortSizes
+from simulation.cohort.profile import CohortSizes
 from simulation.run import Journey
 
 SEED = 3
 SITES = 2
 SIZES = CohortSizes(
-    generic_patients=8, personal_patients=2, personal_strips=6, minutes_before=2.0, minutes_after=0.1
+    patients=14,
+    personal_patients=2,
+    positive_share=0.5,
+    personal_strips=6,
+    most_draws=4,
+    window_hours=2 / 60,
+    minutes_after=0.1,
 )
 #: Two-minute strips, a tiny network, few beats, and no minima that would hide a handful of patients.
 OVERRIDES: Mapping[str, Any] = {

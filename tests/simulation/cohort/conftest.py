@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,25 +13,47 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     import wfdb  # noqa: F401
 
-from simulation.cohort import PROFILES, CohortSizes, SiteTruth, write_site
+from simulation.cohort.profile import PROFILES, CohortSizes, SiteProfile
+from simulation.cohort.site import SiteCounts, plan_site, write_site
+from simulation.cohort.stay import PatientPlan
 
-TINY = CohortSizes(generic_patients=5, personal_patients=1, personal_strips=3, minutes_before=1.5)
+TINY = CohortSizes(
+    patients=6, personal_patients=1, personal_strips=3, positive_share=0.6, most_draws=2, window_hours=0.05
+)
 SEED = 11
 
 
-@pytest.fixture(scope="session")
-def north(tmp_path_factory: pytest.TempPathFactory) -> SiteTruth:
-    """Write a site with upper-case compressed tables; its truth is in ``folder.parent / "truth"``."""
-    root = tmp_path_factory.mktemp("north")
-    return write_site(root / "site", PROFILES["north"], TINY, SEED, truth=root / "truth")
+@dataclass(frozen=True)
+class WrittenSite:
+    """A written site, its ground truth, and the plans behind it."""
+
+    profile: SiteProfile
+    sizes: CohortSizes
+    seed: int
+    folder: Path
+    truth: Path
+    counts: SiteCounts
+    plans: tuple[PatientPlan, ...]
+
+
+def written(root: Path, name: str) -> WrittenSite:
+    profile, folder, truth = PROFILES[name], root / "site", root / "truth"
+    counts = write_site(folder, profile, TINY, SEED, truth=truth)
+    return WrittenSite(profile, TINY, SEED, folder, truth, counts, tuple(plan_site(profile, TINY, SEED)))
 
 
 @pytest.fixture(scope="session")
-def valley(tmp_path_factory: pytest.TempPathFactory) -> SiteTruth:
-    """Write a site with lower-case plain tables."""
-    return write_site(tmp_path_factory.mktemp("valley") / "site", PROFILES["valley"], TINY, SEED)
+def north(tmp_path_factory: pytest.TempPathFactory) -> WrittenSite:
+    """Write a site with upper-case compressed tables and turning-point monitors."""
+    return written(tmp_path_factory.mktemp("north"), "north")
 
 
 @pytest.fixture(scope="session")
-def tables(north: SiteTruth) -> Path:
+def valley(tmp_path_factory: pytest.TempPathFactory) -> WrittenSite:
+    """Write a site with lower-case plain tables and monitors of 500 Hz."""
+    return written(tmp_path_factory.mktemp("valley"), "valley")
+
+
+@pytest.fixture(scope="session")
+def tables(north: WrittenSite) -> Path:
     return north.folder / "clinical"

@@ -1,189 +1,248 @@
-"""The ECG follows potassium as published, and nothing else does in its place."""
+"""The ECG follows potassium as published, and diseases change it as they do."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from common.seeding import stream
-from simulation.cohort import PROFILES, device
+from simulation.cohort.conditions import Effects, make_conditions
 from simulation.cohort.ecg import (
     Shape,
-    draw_day,
-    draw_effects,
-    overlap_add,
+    rate_at,
     shape_at,
     synthesize,
 )
-from simulation.cohort.patient import Patient, Sensitivity, make_patient
-from simulation.cohort.rhythm import SINUS, VENTRICULAR, Rhythm, make_rhythm
+from simulation.cohort.patient import Patient, Role, Sensitivity, make_beat, make_patient
+from simulation.cohort.profile import PROFILES
+from simulation.cohort.rhythm import FIBRILLATING, SINUS, Rhythm, make_rhythm
 
-RATE = device.RATE_HZ
+Array = npt.NDArray[np.float64]
 UNMOVED = Sensitivity(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
-def dialysis_patients(n: int) -> list[Patient]:
+@cache
+def dialysis_patients(n: int) -> tuple[Patient, ...]:
     """Patients on dialysis with an upright T and a narrow QRS, as in the published studies."""
     found: list[Patient] = []
     number = 0
     while len(found) < n:
         number += 1
-        patient = make_patient(PROFILES["north"], "personal", number, stream("test", number))
-        if patient.esrd and patient.beat.t > 0 and not patient.bundle_branch_block:
+        patient = make_patient(PROFILES["north"], "dialysis", number, stream("test", number))
+        regular = patient.rhythm == "sinus" and not patient.paced
+        if patient.beat.t > 0 and not patient.bundle_branch_block and regular:
             found.append(patient)
-    return found
+    return tuple(found)
 
 
-def recorded_t(patient: Patient, potassium: float, *names: object) -> float:
-    """T amplitude in mV, measured on the mean beat of 40 s of what the monitor stored."""
+def some(condition: Callable[[Patient], bool], role: Role = "usual") -> Patient:
+    """First patient of the cardiac unit who fulfils a condition."""
+    candidates = (make_patient(PROFILES["harbor"], role, i, stream("some", i)) for i in range(3000))
+    return next(patient for patient in candidates if condition(patient))
+
+
+def shape(patient: Patient, *potassium: float, effects: Effects | None = None) -> Shape:
+    return shape_at(patient, np.array(potassium), effects or Effects.none(len(potassium)))
+
+
+def repeated(one: Shape, n: int) -> Shape:
+    return Shape(**{name: np.repeat(value, n) for name, value in vars(one).items()})
+
+
+def regular(interval_s: float, n: int = 40, kind: int = SINUS) -> Rhythm:
+    times = -1.4 + interval_s * np.arange(n)
+    return Rhythm(times, np.full(n, kind, np.int8), kind == FIBRILLATING, 0.25, 0.0)
+
+
+def mean_beat(patient: Patient, potassium: float, *names: object) -> tuple[Array, Shape]:
+    """Mean beat of half a minute, on a day of its own: 0.4 s before R to 0.6 s after, 500 Hz."""
     rng = stream("strip", patient.subject_id, *names)
-    shape = shape_at(patient, potassium, draw_day(rng), draw_effects(rng))
-    rhythm = make_rhythm(rng, 40.0, shape.rate)
-    clean = synthesize(shape, rhythm, 40.0)
-    noisy = clean + device.noise(rng, rhythm, len(clean), patient.muscle_mv, 60)
-    gain, baseline = device.choose_gain(float(clean.min()) - 0.1, float(clean.max()) + 0.1, (127, 83, 55))
-    samples = device.digitize(device.monitor_band(noisy, (0.05, 40.0)), gain, baseline)
-    signal = (samples.astype(float) - baseline) / gain
-    peaks = np.round(rhythm.times[(rhythm.times > 1) & (rhythm.times < 39)] * RATE).astype(int)
-    beat = np.mean([signal[p - 30 : p + 55] for p in peaks], axis=0)
-    isoelectric = np.median(beat[18:24])  # PR segment
-    return float(beat[45:].max() - isoelectric)
+    effects = make_conditions(rng, patient, 0.0, 24.0).at(np.array([rng.uniform(0.0, 86400.0)]))
+    one = shape(patient, potassium, effects=effects)
+    rhythm = make_rhythm(rng, 30.0, float(one.rate[0]))
+    signal = synthesize(repeated(one, len(rhythm.times)), rhythm, 30.0, 500.0)
+    peaks = np.rint(rhythm.times[(rhythm.times > 1) & (rhythm.times < 29)] * 500).astype(int)
+    return np.mean([signal[p - 200 : p + 300] for p in peaks], axis=0), one
+
+
+def t_amplitude(beat: Array) -> float:
+    """Highest point behind the J point over the segment before QRS, mV."""
+    return float(beat[200 + 55 :][:180].max() - np.median(beat[200 - 35 : 200 - 25]))
+
+
+def qrs_s(patient: Patient, potassium: float) -> float:
+    """QRS duration by eye: from the first to the last deflection above a thirtieth of its height."""
+    one = shape(patient, potassium)
+    only = replace(one, p=0 * one.p, t=0 * one.t, u=0 * one.u, st=0 * one.st)
+    single = Rhythm(np.array([0.6]), np.zeros(1, np.int8), False, 0.25, 0.0)
+    signal = np.abs(synthesize(only, single, 1.4, 1000.0))
+    above = np.flatnonzero(signal > max(signal.max() / 30, 0.03))
+    return float(above[-1] - above[0]) / 1000.0
 
 
 def test_t_grows_as_in_dialysis_patients() -> None:
-    patients = dialysis_patients(150)
     before, after = [], []
-    for patient in patients:
+    for patient in dialysis_patients(200):
         rng = stream("levels", patient.subject_id)
-        before.append(recorded_t(patient, float(np.clip(rng.normal(4.5, 0.4), 3.5, 5.4)), "normal"))
-        after.append(recorded_t(patient, float(np.clip(rng.normal(6.1, 0.5), 5.5, 8.0)), "high"))
+        low, high = np.clip(rng.normal(4.5, 0.4), 3.5, 5.4), np.clip(rng.normal(6.1, 0.5), 5.5, 8.0)
+        before.append(t_amplitude(mean_beat(patient, low, "normal")[0]))
+        after.append(t_amplitude(mean_beat(patient, high, "high")[0]))
     # Published for lead II: .27 to .40 mV within the same 32 patients.
-    assert np.mean(before) == pytest.approx(0.27, abs=0.06)
-    assert np.mean(after) == pytest.approx(0.40, abs=0.09)
-    assert 1.25 < np.mean(after) / np.mean(before) < 1.75
+    assert np.mean(before) == pytest.approx(0.27, abs=0.04)
+    assert np.mean(after) == pytest.approx(0.40, abs=0.06)
+    assert 1.3 < np.mean(after) / np.mean(before) < 1.7
     # Some patients hardly respond, and electrodes and posture differ from day to day.
-    assert 0.6 < np.mean(np.array(after) > np.array(before)) < 0.99
+    assert 0.7 < np.mean(np.array(after) > np.array(before)) < 0.97
 
 
 def test_without_a_change_of_potassium_t_does_not_change() -> None:
-    patients = dialysis_patients(150)
-    change = [recorded_t(p, 4.5, "one day") / recorded_t(p, 4.5, "another") for p in patients]
+    change = [
+        t_amplitude(mean_beat(p, 4.5, "one day")[0]) / t_amplitude(mean_beat(p, 4.5, "another")[0])
+        for p in dialysis_patients(100)
+    ]
     assert np.median(change) == pytest.approx(1.0, abs=0.06)
+    assert 0.1 < np.std(np.log(change)) < 0.4
+
+
+def test_effects_of_potassium_are_the_published_ones() -> None:
+    patients = dialysis_patients(600)
+    both = [shape(p, 4.5, 6.1) for p in patients]
+
+    def change(name: str) -> Array:
+        return np.array([getattr(b, name)[1] - getattr(b, name)[0] for b in both])
+
+    # Published: PR 167 to 188 ms; QTc −9.9 ms per mEq/L, 95 % interval −18.2 to −1.6.
+    assert np.mean([b.pr[0] for b in both]) == pytest.approx(0.167, abs=0.004)
+    assert np.mean(change("pr")) == pytest.approx(0.021, abs=0.004)
+    assert np.mean(change("qt")) / 1.6 == pytest.approx(-0.0099, abs=0.003)
+    # Published: T slope over amplitude rises by 8 to 17 % per mEq/L.
+    steeper = [b.t_width[0] / b.t_width[1] - 1.0 for b in both]
+    assert 0.08 < np.mean(steeper) / 1.6 < 0.17
+    # Published: QRS width does not tell potassium within dialysis sessions.
+    assert np.mean(change("qrs_width")) / 0.0115 < 0.06
+    assert (change("t") > 0).all()
+    assert (change("t_width") < 0).all()
+    assert (change("p") < 0).all()
+
+
+def test_change_of_t_width_follows_the_change_of_potassium() -> None:
+    rng = stream("pairs")
+    gain, narrowing = [], []
+    for patient in dialysis_patients(600):
+        low, high = np.clip(rng.normal(4.5, 0.4), 3.5, 5.4), np.clip(rng.normal(6.1, 0.5), 5.5, 8.0)
+        effects = make_conditions(stream("w", patient.subject_id), patient, 0.0, 96.0)
+        both = shape(patient, low, high, effects=effects.at(np.array([0.0, 90.0 * 3600])))
+        gain.append(high - low)
+        narrowing.append(both.t_width[1] - both.t_width[0])
+    # Published r = −.43, from 32 pairs.
+    assert -0.55 < np.corrcoef(gain, narrowing)[0, 1] < -0.30
+
+
+def test_t_changes_over_the_whole_range_and_comes_earlier() -> None:
+    patient = dialysis_patients(1)[0]
+    levels = np.arange(2.5, 7.6, 0.25)
+    row = shape(patient, *levels)
+    assert (np.diff(row.t) > 0).all()
+    assert (np.diff(row.t_width) < 0).all()
+    assert (np.diff(row.qt[levels < 5.5]) < 0).all()
+    assert (np.diff(row.pr) > 0).all()
+
+
+def test_below_a_normal_potassium_t_is_flat_and_u_shows() -> None:
+    low = [shape(p, 2.6, 4.2) for p in dialysis_patients(100)]
+    assert np.mean([s.t[0] / s.t[1] for s in low]) < 0.7
+    assert np.mean([s.u[0] for s in low]) > 0.03
+    assert np.mean([s.u[1] for s in low]) < 0.02
+    assert np.mean([s.st[0] - s.st[1] for s in low]) < -0.01
 
 
 def test_a_patient_without_sensitivity_keeps_the_beat_but_for_the_rate() -> None:
     patient = replace(dialysis_patients(1)[0], sensitivity=UNMOVED)
-    low, high = shape_at(patient, 4.2), shape_at(patient, 5.5)
-    assert low == high
-
-
-def test_high_potassium_lengthens_pr_widens_qrs_narrows_t_and_flattens_p() -> None:
-    patients = dialysis_patients(200)
-    normal = [shape_at(p, 4.5) for p in patients]
-    high = [shape_at(p, 6.1) for p in patients]
-
-    def ratio(name: str) -> npt.NDArray[np.float64]:
-        return np.array([getattr(b, name) / getattr(a, name) for a, b in zip(normal, high, strict=True)])
-
-    assert (ratio("qrs_width") > 1).all()
-    assert (ratio("t_width") < 1).all()
-    assert (ratio("p") < 1).all()
-    # Published: 167 to 188 ms.
-    assert np.mean([s.pr for s in normal]) == pytest.approx(0.172, abs=0.006)
-    assert np.mean([b.pr - a.pr for a, b in zip(normal, high, strict=True)]) == pytest.approx(
-        0.016, abs=0.006
-    )
+    both = shape(patient, 4.2, 5.5)
+    for name, value in vars(both).items():
+        assert value[0] == pytest.approx(value[1]), name
 
 
 def test_an_inverted_t_loses_depth() -> None:
-    strained = next(
-        patient
-        for number in range(2000)
-        if (patient := make_patient(PROFILES["north"], "episode", number, stream("test", number))).beat.t < 0
-    )
-    assert shape_at(strained, 4.2).t < shape_at(strained, 6.5).t
+    row = shape(some(lambda p: p.strain), 4.2, 5.5, 6.5)
+    assert row.t[0] < 0
+    assert (np.diff(row.t) > 0).all()
 
 
-SIMPLE = Shape(
-    rate=60.0, p=0.1, q=0.0, r=1.0, s=0.0, t=0.3, st=0.0, pr=0.16, qrs_width=0.012, qt=0.40, t_width=0.036,
-    t_asymmetry=1.4,
-)  # fmt: skip
+def test_wide_qrs_and_bradycardia_stay_as_frequent_as_in_the_emergency_department() -> None:
+    """Shares at normal potassium and above 7 mEq/L.
+
+    Widening and slowing above 6.5 mEq/L were chosen with these shares in view: this keeps them, and proves
+    nothing. First-degree block and peaked T, too frequent here, are not asserted.
+    """
+    rng = stream("signs")
+    patients = [make_patient(PROFILES["north"], "injury", i, stream("signs", i)) for i in range(400)]
+    patients = [p for p in patients if not p.paced]
+
+    def shares(potassium: Array) -> tuple[float, float, float]:
+        wide, slow, gone = [], [], []
+        for i, (patient, level) in enumerate(zip(patients, potassium, strict=True)):
+            effects = make_conditions(stream("c", i), patient, 0.0, 2.0).at(np.array([3600.0]))
+            wide.append(qrs_s(patient, level) >= 0.12)
+            slow.append(rate_at(patient, np.array([level]), effects)[0] < 60.0)
+            gone.append(shape(patient, level).p[0] < 0.2 * patient.beat.p)
+        return float(np.mean(wide)), float(np.mean(slow)), float(np.mean(gone))
+
+    n = len(patients)
+    normal = shares(rng.uniform(3.5, 5.0, n))
+    severe = shares(np.minimum(7.0 + rng.exponential(0.45, n), 9.0))
+    # Published: wide QRS 8.2 and 31.6 %, bradycardia 6.5 and 18.4 %.
+    assert normal[0] == pytest.approx(0.082, abs=0.05)
+    assert severe[0] == pytest.approx(0.316, abs=0.12)
+    assert normal[1] == pytest.approx(0.065, abs=0.04)
+    assert severe[1] == pytest.approx(0.184, abs=0.10)
+    assert normal[2] == 0.0
+    assert 0.05 < severe[2] < 0.5
 
 
-def regular(interval_s: float, n: int = 30) -> Rhythm:
-    times = 0.5 + interval_s * np.arange(n)
-    return Rhythm(times, np.zeros(n, np.int8), False, 0.25, 0.0)
+def test_toward_nine_the_qrs_is_wide_p_is_lost_and_no_line_is_left_between_qrs_and_t() -> None:
+    usual = [p for p in dialysis_patients(60) if p.sensitivity.qrs > 0.03]
+    for patient in usual:
+        row = shape(patient, 4.2, 8.0, 9.0)
+        assert row.p[2] == 0.0
+        assert row.qrs_width[0] < row.qrs_width[1] < row.qrs_width[2]
+        assert abs(row.st[2]) < abs(row.st[0]) + 1e-9
+    wider = [qrs_s(p, 9.0) / qrs_s(p, 4.2) for p in usual]
+    assert np.median(wider) > 2.5
+
+    def flat_share(patient: Patient, level: float) -> float:
+        one = repeated(shape(patient, level), 40)
+        signal = synthesize(one, regular(0.8), 20.0, 500.0)
+        slope = np.abs(np.gradient(signal)) * 500.0  # mV/s
+        return float(np.mean(slope < 0.05 * slope.max() / 10))
+
+    assert np.mean([flat_share(p, 9.0) for p in usual]) < 0.6 * np.mean([flat_share(p, 4.2) for p in usual])
 
 
-def test_r_peaks_stand_where_the_rhythm_says() -> None:
-    signal = synthesize(replace(SIMPLE, t=0.0, p=0.0), regular(1.0), 20.0)
-    assert np.argmax(signal[:RATE]) in (62, 63)
-    tops = np.arange(20) * RATE + 62
-    # 0.5 s is sample 62.5: both neighbours stand a third of a sigma from the top.
-    assert signal[tops].min() > 0.85
-    assert signal[tops].max() <= 1.06
+def test_bundle_branch_block_is_wide_with_the_opposite_t() -> None:
+    left = [p for i in range(60) if (p := _with_block(i, "left"))]
+    right = [p for i in range(60) if (p := _with_block(i, "right"))]
+    assert np.median([qrs_s(p, 4.2) for p in left]) > 0.12
+    assert np.median([qrs_s(p, 4.2) for p in right]) > 0.12
+    assert np.median([qrs_s(p, 4.2) for p in dialysis_patients(60)]) == pytest.approx(0.09, abs=0.015)
+    assert all(shape(p, 4.2).t[0] < 0 < shape(p, 4.2).r[0] for p in left)
 
 
-def test_t_comes_earlier_when_the_heart_beats_faster() -> None:
-    def t_delay(interval: float) -> float:
-        signal = synthesize(replace(SIMPLE, rate=60 / interval, p=0.0), regular(interval, 60), 20.0)
-        start = round((0.5 + 10 * interval) * RATE) + 12
-        return float(np.argmax(signal[start : start + 45]))
-
-    assert t_delay(1.0) > t_delay(0.7) > t_delay(0.5)
+def _with_block(number: int, block: Any) -> Patient:
+    return replace(dialysis_patients(1)[0], beat=make_beat(stream("block", number), block=block))
 
 
-def test_sampling_rate_changes_nothing_but_the_grid() -> None:
-    rhythm = make_rhythm(stream("r"), 20.0, 80.0)
-    coarse, fine = synthesize(SIMPLE, rhythm, 20.0, 125.0), synthesize(SIMPLE, rhythm, 20.0, 500.0)
-    assert np.abs(coarse - fine[::4]).max() < 0.01
-
-
-def test_signal_is_proportional_to_its_amplitudes() -> None:
-    rhythm = make_rhythm(stream("r"), 20.0, 80.0)
-    double = replace(SIMPLE, p=0.2, r=2.0, t=0.6)
-    once = synthesize(SIMPLE, rhythm, 20.0)
-    np.testing.assert_allclose(synthesize(double, rhythm, 20.0), 2 * once, atol=1e-6)
-
-
-def test_overlapping_waves_add_up() -> None:
-    def wave(center: float) -> tuple[npt.NDArray[np.float64], ...]:
-        return np.array([center]), np.array([1.0]), np.array([0.05]), np.array([0.05])
-
-    together = overlap_add([wave(1.0), wave(1.04)], 2.0, 125.0)  # type: ignore[list-item]
-    apart = overlap_add([wave(1.0)], 2.0, 125.0) + overlap_add([wave(1.04)], 2.0, 125.0)  # type: ignore[list-item]
-    np.testing.assert_allclose(together, apart, atol=1e-6)
-    assert together[130] == pytest.approx(np.exp(-0.5 * 0.8**2) + 1.0, abs=1e-5)
-
-
-def test_fibrillation_is_irregular_and_has_no_p() -> None:
-    sinus = make_rhythm(stream("a"), 300.0, 80.0)
-    chaos = make_rhythm(stream("a"), 300.0, 80.0, fibrillation=True)
-    assert np.std(np.diff(sinus.times)) / 0.75 < 0.06
-    assert np.std(np.diff(chaos.times)) / 0.75 > 0.15
-    louder = replace(SIMPLE, p=0.0)
-    one = Rhythm(np.array([1.0]), np.zeros(1, np.int8), True, 0.25, 0.0)
-    with_p = synthesize(SIMPLE, replace(one, fibrillation=False), 2.0)
-    without = synthesize(louder, one, 2.0)
-    before_r = slice(round(0.84 * RATE), round(0.92 * RATE))
-    assert with_p[before_r].max() > 0.08
-    assert np.abs(without[before_r]).max() < 0.01
-
-
-def test_early_ventricular_beats_are_followed_by_a_pause() -> None:
-    rhythm = make_rhythm(stream("pvc"), 600.0, 75.0, ectopic_share=0.05)
-    intervals = np.diff(rhythm.times)
-    early = np.flatnonzero(rhythm.kinds[1:-1] == VENTRICULAR) + 1
-    assert len(early) > 5
-    assert np.all(intervals[early - 1] < 0.75 * 0.8)
-    after = intervals[early][rhythm.kinds[early + 1] == SINUS]
-    assert np.all(after > 0.8 * 1.15)
-
-
-def test_rate_and_duration_are_kept() -> None:
-    rhythm = make_rhythm(stream("rate"), 600.0, 90.0)
-    assert len(rhythm.within(600.0)) == pytest.approx(900, rel=0.02)
-    assert rhythm.times[0] < 0.0 < 600.0 < rhythm.times[-1]
+def test_digoxin_sags_between_qrs_and_t() -> None:
+    beat = make_beat(stream("digoxin"), digoxin=True)
+    patient = replace(dialysis_patients(1)[0], beat=replace(beat, st=-0.1, t=0.2, rate=70.0))
+    signal = synthesize(repeated(shape(patient, 4.2), 40), regular(60 / 70), 10.0, 500.0)
+    at = round((-1.4 + 4 * 60 / 70) * 500)
+    st = signal[at + 50 : at + 150]
+    assert st.min() < -0.06
+    assert 10 < np.argmin(st) < 80  # deepest in the middle, not at the J point
