@@ -38,6 +38,9 @@ def init(
     data: Annotated[Path, typer.Option(help="Data root; only ever read")],
     source: Annotated[str, typer.Option(help="Layout of the data root: mimic3 or mitbih")] = "mimic3",
     preset: Annotated[str, typer.Option(help="Preset of the settings")] = "standard",
+    lab_clock_ahead: Annotated[
+        int, typer.Option(metavar="MINUTES", help="mimic3: how far the lab's clock is ahead of the monitors'")
+    ] = 0,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a setting")
     ] = None,
@@ -47,7 +50,8 @@ def init(
     path = write_site_file(
         folder,
         name=name,
-        source={"kind": source, "folder": str(data.resolve())},
+        source={"kind": source, "folder": str(data.resolve())}
+        | ({"lab_clock_ahead_min": lab_clock_ahead} if lab_clock_ahead else {}),
         settings={"task": task, "preset": preset, **parse_overrides(overrides or [])},
     )
     say(f"wrote {path}\nnext: fedkalemia-site ingest {folder}")

@@ -32,6 +32,9 @@ class SourceSettings(Section):
     folder: str = Field(..., description="Data root; relative paths start at the site folder")
     clinical: str = Field("clinical", description="Folder of the lab tables inside the data root")
     waveforms: str = Field("waveforms", description="Folder of the waveforms inside the data root")
+    lab_clock_ahead_min: int = Field(
+        0, ge=-180, le=180, description="Minutes the laboratory's clock is ahead of the monitors'"
+    )
     records: tuple[str, ...] = Field((), description="mitbih: records of this site; empty for all")
     detect: bool = Field(False, description="mitbih: use the detector, not the annotated R peaks")
 

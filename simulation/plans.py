@@ -8,7 +8,7 @@ from typing import Any
 
 from common.config import Settings, make_settings, merge, nearest
 from common.errors import ConfigurationError, SourceError
-from simulation.cohort.build import SITES, built_in_sites, hospitals_in, site_orders, write_sites
+from simulation.cohort.build import SITES, Hospital, built_in_sites, hospitals_in, site_orders, write_sites
 from simulation.cohort.parts import SiteOrder
 from simulation.cohort.profile import CohortSizes
 from simulation.folds import PACED, Fold, chosen_split, deal_sites, standard_split, two_folds
@@ -63,7 +63,7 @@ def synthetic_journey(
         _check_sites(SITES if sites is None else sites, settings)
         profiles = built_in_sites(SITES if sites is None else sites)
         orders = site_orders(profiles, SIZES[preset], seed, out.resolve())
-        hospitals = [(order.profile.name, order.folder) for order in orders]
+        hospitals = [Hospital(order.profile, order.folder) for order in orders]
         prepare = _writer(orders, workers)
     elif sites is not None:
         raise ConfigurationError("--sites has no meaning with --data, whose hospitals are all used")
@@ -79,10 +79,7 @@ def synthetic_journey(
         out=out,
         settings=settings,
         overrides=changed,
-        sites=[
-            SiteSpec(name, {"kind": "mimic3", "folder": str(folder)}, {"main": None})
-            for name, folder in hospitals
-        ],
+        sites=[SiteSpec(hospital.profile.name, hospital.source(), {"main": None}) for hospital in hospitals],
         prepare=prepare,
         workers=workers,
         notes=[SYNTHETIC_NOTE],

@@ -54,4 +54,8 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str 
 
 def source_form(site: Site) -> dict[str, Any]:
     """Return what of the source decides the strips."""
-    return {"source_kind": site.source.kind, "detect": site.source.detect}
+    return {
+        "source_kind": site.source.kind,
+        "detect": site.source.detect,
+        "lab_clock_ahead_min": site.source.lab_clock_ahead_min,
+    }

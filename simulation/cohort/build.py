@@ -202,8 +202,23 @@ def remaining_cost(orders: Sequence[SiteOrder]) -> Cost:
     return cost
 
 
-def hospitals_in(data: Path) -> list[tuple[str, Path]]:
-    """List the hospitals a ``cohort`` command wrote to a folder: name and data root, by name.
+@dataclass(frozen=True)
+class Hospital:
+    """A written hospital: what it was made from, and its data root."""
+
+    profile: SiteProfile
+    folder: Path
+
+    def source(self) -> dict[str, Any]:
+        """Return the ``[source]`` section of a site that reads it, clock offset included."""
+        ahead = self.profile.laboratory.clock_offset_min
+        return {"kind": "mimic3", "folder": str(self.folder)} | (
+            {"lab_clock_ahead_min": ahead} if ahead else {}
+        )
+
+
+def hospitals_in(data: Path) -> list[Hospital]:
+    """List the hospitals a ``cohort`` command wrote to a folder, by name.
 
     Raises
     ------
@@ -227,7 +242,7 @@ def hospitals_in(data: Path) -> list[tuple[str, Path]]:
                 else f"{folder} is no synthetic hospital: it has no {COMPLETE}; move it out of "
                 f"{folder.parent}"
             )
-        found.append((folder.name, folder.resolve()))
+        found.append(Hospital(validated(SiteProfile, mark["profile"], str(folder)), folder.resolve()))
     return found
 
 
@@ -248,6 +263,8 @@ def closing_text(written: Sequence[WrittenSite], out: Path, truth: Path) -> str:
         )
     first = written[0].order
     name = first.profile.name
+    ahead = first.profile.laboratory.clock_offset_min
+    clock = f" --lab-clock-ahead {ahead}" if ahead else ""
     return "\n".join(
         [
             "",
@@ -257,7 +274,7 @@ def closing_text(written: Sequence[WrittenSite], out: Path, truth: Path) -> str:
             f"Ground truth  {truth} (for tests; no site may read it)",
             "",
             "next: one site by itself, or all of them as a federation",
-            f"  fedkalemia-site init runs/{name} --name {name} --data {first.folder}",
+            f"  fedkalemia-site init runs/{name} --name {name} --data {first.folder}{clock}",
             f"  fedkalemia-sim run --source synthetic --data {out} --out runs/federation",
         ]
     )

@@ -39,7 +39,7 @@ def monitor_text(monitor: Monitor) -> str:
     gains = ", ".join(f"{gain}" for gain in monitor.gains)
     return (
         f"{rate}, {monitor.bits} bits at {gains} per mV, {low:g} to {high:g} Hz, "
-        f"mains {monitor.mains_hz} Hz, lead II absent {_percent(monitor.lead_ii_missing)} of the time"
+        f"mains {monitor.mains_hz} Hz, lead II absent {100 * monitor.lead_ii_missing:g} % of the time"
     )
 
 
@@ -50,7 +50,7 @@ def tables_text(profile: SiteProfile) -> str:
         laboratory.unit,
         "blood gas only"
         if laboratory.whole_blood_only
-        else f"serum, {_percent(laboratory.whole_blood_share)} with a blood gas twin",
+        else f"serum, {100 * laboratory.whole_blood_share:g} % with a blood gas twin",
     ]
     if laboratory.assay_offset:
         parts.append(f"{laboratory.assay_offset:+g} mEq/L of bias")

@@ -39,4 +39,5 @@ def open_source(site: Site) -> Source:
         site.data_root / site.source.clinical,
         site.data_root / site.source.waveforms,
         whole_blood=site.settings.label.whole_blood,
+        lab_clock_ahead_min=site.source.lab_clock_ahead_min,
     )

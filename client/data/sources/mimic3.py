@@ -22,6 +22,7 @@ class Mimic3Source:
     clinical : folder of the tables.
     waveforms : folder of the matched waveforms.
     whole_blood : take potassium from blood gas analyzers too.
+    lab_clock_ahead_min : minutes the laboratory's clock is ahead of the monitors'.
 
     Raises
     ------
@@ -29,9 +30,13 @@ class Mimic3Source:
         If a folder or needed table is missing or damaged, or there is no blood potassium or no record.
     """
 
-    def __init__(self, clinical: Path, waveforms: Path, *, whole_blood: bool = True) -> None:
+    def __init__(
+        self, clinical: Path, waveforms: Path, *, whole_blood: bool = True, lab_clock_ahead_min: int = 0
+    ) -> None:
         self._waveforms = WaveformIndex(waveforms)  # first, because the tables take minutes
-        self._tables = ClinicalTables(clinical, whole_blood=whole_blood)
+        self._tables = ClinicalTables(
+            clinical, whole_blood=whole_blood, lab_clock_ahead_min=lab_clock_ahead_min
+        )
         self._clinical = clinical
 
     def keys(self) -> list[str]:

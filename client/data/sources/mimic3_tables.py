@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from sys import intern
 from types import MappingProxyType
@@ -68,6 +68,8 @@ class ClinicalTables:
     ----------
     folder : folder of the tables.
     whole_blood : take potassium from blood gas analyzers too.
+    lab_clock_ahead_min : minutes the laboratory's clock is ahead of the monitors'; specimen times are moved
+        back by it, so that a strip ends when the blood was drawn.
 
     Raises
     ------
@@ -75,7 +77,7 @@ class ClinicalTables:
         If the folder or a needed table is missing or damaged, or no blood potassium is found in it.
     """
 
-    def __init__(self, folder: Path, *, whole_blood: bool = True) -> None:
+    def __init__(self, folder: Path, *, whole_blood: bool = True, lab_clock_ahead_min: int = 0) -> None:
         if not folder.is_dir():
             raise SourceError(
                 f"{folder} does not exist; it should hold the clinical tables (LABEVENTS and others): "
@@ -86,6 +88,7 @@ class ClinicalTables:
             items = {item: specimen for item, specimen in items.items() if specimen == "serum"}
         self._people = _patients(need_table(folder, "PATIENTS"))
         self.draws_without_time = 0
+        self._ahead = timedelta(minutes=lab_clock_ahead_min)
         self._measurements = self._potassium(need_table(folder, "LABEVENTS"), items)
         self._stays, self._ethnicity = _stays(folder)
         chart = find_table(folder, "CHARTEVENTS")
@@ -138,7 +141,7 @@ class ClinicalTables:
             found.setdefault(key, []).append(
                 Measurement(
                     source_row=row_id or f"line {line}",
-                    specimen_time=time,
+                    specimen_time=time - self._ahead,
                     text=intern(text),
                     number=parse_number(number),
                     unit=intern(unit),

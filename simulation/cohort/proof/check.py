@@ -22,7 +22,7 @@ LINE_AT_ZERO = -0.69  # mEq/L; potassium = 1.21 TS/A − .69 (Severi, Computing 
 WIDE_QRS_MS, LONG_PR_MS, SLOW_BPM, PEAKED_MV = 120.0, 200.0, 60.0, 0.5
 LONG_QTC_MS = (460.0, 450.0)  # women, men
 # Strips per patient differ; these shares of the asked number of patients cost about the same time each.
-SHARES = {"paired": 1.0, "session": 0.5, "predialysis": 3.0, "severe": 1.0}
+SHARES = {"paired": 1.0, "session": 0.5, "predialysis": 5.0, "severe": 1.0}
 RESAMPLES = 200
 
 

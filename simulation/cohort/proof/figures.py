@@ -196,35 +196,45 @@ def courses(stays: Sequence[tuple[str, Array, Array, tuple[Draw, ...]]]) -> Figu
 def check(findings: Sequence[Finding]) -> Figure:
     """Draw every asserted quantity on its own scale: the allowed range, and what was simulated."""
     shown = [finding for finding in findings if finding.target.range is not None]
-    canvas = figure(9.0, 0.42 * len(shown) + 0.9)
-    axes = canvas.add_axes((0.47, 0.09, 0.37, 0.86))
+    canvas = figure(9.0, 0.36 * len(shown) + 0.8)
+    axes = canvas.add_axes((0.44, 0.09, 0.36, 0.88))
+    left, right, before, simulated, published = -0.5, 1.5, -0.54, 1.58, 2.02
     for row, finding in enumerate(shown):
         limits = finding.target.range
-        assert limits is not None
+        if limits is None:
+            continue
         low, high = limits
-        # The middle half of the axis is the allowed range, whatever its unit.
+        # Every quantity has its own scale: the allowed range is drawn equally wide for all.
         values = (np.array([finding.low, finding.value, finding.high]) - low) / (high - low)
         axes.plot([0, 1], [row, row], color=GRID, linewidth=9, solid_capstyle="butt")
-        axes.plot(np.clip(values[[0, 2]], -0.98, 1.98), [row, row], color=BLUE, linewidth=1.4)
+        axes.plot(np.clip(values[[0, 2]], left, right), [row, row], color=BLUE, linewidth=1.4)
         color, marker = (BLUE, "o") if finding.verdict == "inside" else (ORANGE, "D")
-        axes.plot(np.clip(values[1], -0.95, 1.95), row, marker=marker, color=color, markersize=6)
+        axes.plot(np.clip(values[1], left, right), row, marker=marker, color=color, markersize=6)
         digits = 0 if finding.target.unit in ("ms", "%") else 2
         unit = f", {finding.target.unit}" if finding.target.unit else ""
-        axes.text(-1.06, row, finding.target.quantity + unit, ha="right", va="center", fontsize=8, color=INK)
-        axes.text(0, row + 0.36, f"{low:.{digits}f}", ha="center", va="center", fontsize=6.5, color=PALE)
-        axes.text(1, row + 0.36, f"{high:.{digits}f}", ha="center", va="center", fontsize=6.5, color=PALE)
-        axes.text(2.06, row, f"{finding.value:.{digits}f}", ha="left", va="center", fontsize=8, color=INK)
-        published = finding.target.published.partition(" (")[0]
-        axes.text(2.42, row, published, ha="left", va="center", fontsize=8, color=PALE)
-    axes.text(2.06, -0.75, "simulated", fontsize=8, fontweight="bold", color=INK, va="center")
-    axes.text(2.42, -0.75, "  published", fontsize=8, color=PALE, va="center")
-    axes.set_xlim(-1, 2)
+        name = finding.target.quantity + unit
+        axes.text(before, row, name, ha="right", va="center", fontsize=8, color=INK)
+        for x, value in ((0, low), (1, high)):
+            axes.text(
+                x, row + 0.36, _number(value, digits), ha="center", va="center", fontsize=6.5, color=PALE
+            )
+        axes.text(simulated, row, _number(finding.value, digits), va="center", fontsize=8, color=INK)
+        told = finding.target.published.partition(" (")[0]
+        axes.text(published, row, told, va="center", fontsize=8, color=PALE)
+    axes.text(simulated, -0.75, "simulated", fontsize=8, fontweight="bold", color=INK, va="center")
+    axes.text(published, -0.75, "published", fontsize=8, color=PALE, va="center")
+    axes.set_xlim(left, right)
     axes.set_ylim(len(shown) - 0.3, -1)
     axes.set_axis_off()
     axes.plot([], [], color=GRID, linewidth=9, label="allowed range around the published value")
     axes.plot([], [], color=BLUE, marker="o", markersize=6, linewidth=1.4, label="simulated, 95 % interval")
-    axes.plot([], [], color=ORANGE, marker="D", markersize=6, linestyle="none", label="not inside")
+    if any(finding.verdict != "inside" for finding in shown):
+        axes.plot([], [], color=ORANGE, marker="D", markersize=6, linestyle="none", label="not inside")
     axes.legend(
-        loc="upper center", bbox_to_anchor=(0.3, 0.0), ncols=3, frameon=False, fontsize=8, handlelength=1.6
+        loc="upper center", bbox_to_anchor=(0.1, 0.0), ncols=3, frameon=False, fontsize=8, handlelength=1.6
     )
     return canvas
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}".replace("-", "−")

@@ -70,7 +70,7 @@ Design = Callable[[SiteProfile, int, int], list[Visit]]
 
 
 def paired(profile: SiteProfile, seed: int, index: int) -> list[Visit]:
-    """One dialysis patient with normal and with high potassium, months apart; no block, AF or pacemaker."""
+    """One dialysis patient with normal and with high potassium, months apart; see ``_subject``."""
     patient, rng = _subject(profile, "dialysis", ("paired", seed, index), narrow=True)
     return [
         plan_visit(profile, patient, ("paired", seed, index, i), [_limited(rng, *kind)])
@@ -79,7 +79,7 @@ def paired(profile: SiteProfile, seed: int, index: int) -> list[Visit]:
 
 
 def session(profile: SiteProfile, seed: int, index: int) -> list[Visit]:
-    """One dialysis patient at six times of one session; no block, AF or pacemaker."""
+    """One dialysis patient at six times of one session; see ``_subject``."""
     patient, rng = _subject(profile, "dialysis", ("session", seed, index), narrow=True)
     start, left = _limited(rng, *SESSION_START), _limited(rng, *SESSION_LEFT)
     levels = [start * (1.0 - share * (1.0 - left)) for share in SESSION_FALL]
@@ -225,11 +225,15 @@ def _measured(design: str, profile: SiteProfile, seed: int, index: int) -> tuple
 def _subject(
     profile: SiteProfile, role: Role, names: tuple[object, ...], narrow: bool
 ) -> tuple[Patient, np.random.Generator]:
-    """Draw a patient a study would take: who is paced never, with block or fibrillation if not ``narrow``."""
+    """Draw a patient a study would take: never one with a pacemaker.
+
+    If ``narrow``, none with bundle branch block, as the fistula study, and none in atrial fibrillation, who
+    has no PR, or on digoxin, whose ST segment runs into T: both assumptions about the published patients.
+    """
     for attempt in range(MOST_TRIES):
         rng = stream("proof", *names, attempt)
         patient = make_patient(profile, role, 1 + attempt, rng)
-        free = patient.rhythm == "sinus" and not patient.bundle_branch_block
+        free = patient.rhythm == "sinus" and not (patient.bundle_branch_block or patient.digoxin)
         if not patient.paced and (free or not narrow):
             break
     return patient, rng

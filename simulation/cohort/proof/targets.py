@@ -81,12 +81,12 @@ _Z = "Fisher's z, n = 32"
 
 TARGETS: Mapping[str, Target] = {
     "paired_t_normal": Target(
-        "T amplitude, normal potassium", "mV", ".27", mean(0.27, T_VARIATION * 0.27, PAIRS), _T, FISTULA
+        "T amplitude, normal potassium", "mV", "0.27", mean(0.27, T_VARIATION * 0.27, PAIRS), _T, FISTULA
     ),
     "paired_t_high": Target(
         "T amplitude, same patients, high potassium",
         "mV",
-        ".40",
+        "0.40",
         mean(0.40, T_VARIATION * 0.40, PAIRS),
         _T,
         FISTULA,
@@ -94,7 +94,7 @@ TARGETS: Mapping[str, Target] = {
     "paired_t_r": Target(
         "r of change in T amplitude with change in potassium",
         "",
-        ".33",
+        "0.33",
         correlation(0.333, PAIRS),
         _Z,
         FISTULA,
@@ -108,7 +108,7 @@ TARGETS: Mapping[str, Target] = {
     "paired_width_ratio": Target(
         "T width, high over normal potassium",
         "",
-        ".51 (2.1 against 4.1, unit unclear)",
+        "0.51 (2.1 against 4.1, unit unclear)",
         (0.0, 1.0),
         "sign only: how width was read, and in which unit, is not known",
         FISTULA,
@@ -116,7 +116,7 @@ TARGETS: Mapping[str, Target] = {
     "paired_width_r": Target(
         "r of change in T width with change in potassium",
         "",
-        "−.43",
+        "−0.43",
         correlation(-0.433, PAIRS),
         _Z,
         FISTULA,
@@ -124,15 +124,15 @@ TARGETS: Mapping[str, Target] = {
     "session_r": Target(
         "r of T slope/amplitude with potassium, all strips",
         "",
-        ".63",
+        "0.63",
         correlation(0.63, SESSIONS),
         "Fisher's z, n = 39 sessions",
         SEVERI,
     ),
     "session_error": Target(
-        "error of potassium by the published line in T slope/amplitude, SD",
+        "error of potassium from T slope/amplitude, SD",
         "mEq/L",
-        ".83",
+        "0.83",
         deviation(0.83, SESSIONS),
         "39 sessions",
         SEVERI,
@@ -140,7 +140,7 @@ TARGETS: Mapping[str, Target] = {
     "session_error_within": Target(
         "the same without each session's mean error, SD",
         "mEq/L",
-        ".45",
+        "0.45",
         deviation(0.45, SESSIONS),
         "39 sessions",
         SEVERI,
@@ -148,7 +148,7 @@ TARGETS: Mapping[str, Target] = {
     "session_r_within": Target(
         "r of T slope/amplitude with potassium inside a session, median",
         "",
-        "≥ .87 (time-warped T, a better marker)",
+        "≥ 0.87 (time-warped T, a better marker)",
         None,
         "another marker",
         PALMIERI,
@@ -156,7 +156,7 @@ TARGETS: Mapping[str, Target] = {
     "between_auc": Target(
         "AUC of T/R for potassium above 5.5, between patients",
         "",
-        ".61 to .66 (V2 to V4)",
+        "0.61 to 0.66 (V2 to V4)",
         (0.58, 0.68),
         "assumption: as for V2 to V4, a little wider; in lead II nobody measured it",
         PAPPAL,
@@ -164,7 +164,7 @@ TARGETS: Mapping[str, Target] = {
     "between_r": Target(
         "r of T/R with potassium, between patients",
         "",
-        ".17 to .23 (V2 to V4)",
+        "0.17 to 0.23 (V2 to V4)",
         (correlation(0.17, 736)[0], correlation(0.23, 736)[1]),
         "Fisher's z, n = 736; that lead II is like V2 to V4 is an assumption",
         PAPPAL,
@@ -187,11 +187,11 @@ TARGETS: Mapping[str, Target] = {
     ),
     "qtc_long": Target("QTc at least 460 ms (women), 450 ms (men)", "%", "47", None, "", PACE),
     "severe_wide": Target("QRS above 120 ms, potassium above 7", "%", "31.6 (8.2)", None, "", SIGNS),
-    "severe_peaked": Target("T above .5 mV, potassium above 7", "%", "18.4 (4.7)", None, "", SIGNS),
+    "severe_peaked": Target("T above 0.5 mV, potassium above 7", "%", "18.4 (4.7)", None, "", SIGNS),
     "severe_pr": Target("PR above 200 ms, potassium above 7", "%", "18.4 (7.1)", None, "", SIGNS),
     "severe_slow": Target("rate below 60, potassium above 7", "%", "18.4 (6.5)", None, "", SIGNS),
     "normal_wide": Target("QRS above 120 ms, normal potassium", "%", "8.2", None, "", SIGNS),
-    "normal_peaked": Target("T above .5 mV, normal potassium", "%", "4.7", None, "", SIGNS),
+    "normal_peaked": Target("T above 0.5 mV, normal potassium", "%", "4.7", None, "", SIGNS),
     "normal_pr": Target("PR above 200 ms, normal potassium", "%", "7.1", None, "", SIGNS),
     "normal_slow": Target("rate below 60, normal potassium", "%", "6.5", None, "", SIGNS),
 }

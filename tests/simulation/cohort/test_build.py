@@ -17,7 +17,14 @@ import pytest
 
 from common.errors import ConfigurationError, FedkalemiaError, StorageError
 from simulation.cohort import estimate, parts
-from simulation.cohort.build import built_in_sites, chosen_sites, hospitals_in, site_orders, write_sites
+from simulation.cohort.build import (
+    Hospital,
+    built_in_sites,
+    chosen_sites,
+    hospitals_in,
+    site_orders,
+    write_sites,
+)
 from simulation.cohort.estimate import check_space, cost_of, size_text
 from simulation.cohort.folder import COMPLETE, WORK, claimed, complete_mark
 from simulation.cohort.forecast import forecast, usable_labels
@@ -408,7 +415,11 @@ def test_hospitals_of_a_cohort_are_found_and_unfinished_ones_refused(tmp_path):
         hospitals_in(tmp_path)
     orders = site_orders([NORTH, PROFILES["island"]], FEW, 1, tmp_path)
     written = write_sites(orders, 1)
-    assert hospitals_in(tmp_path) == [(name, tmp_path / "hospitals" / name) for name in ("island", "north")]
+    found = hospitals_in(tmp_path)
+    folders = [tmp_path / "hospitals" / name for name in ("island", "north")]
+    assert found == [Hospital(PROFILES["island"], folders[0]), Hospital(NORTH, folders[1])]
+    assert found[0].source() == {"kind": "mimic3", "folder": str(folders[0]), "lab_clock_ahead_min": 60}
+    assert found[1].source() == {"kind": "mimic3", "folder": str(folders[1])}
     assert [site.counts.patients for site in written] == [4, 4]
     mark = complete_mark(orders[0].folder)
     assert mark is not None

@@ -13,7 +13,7 @@ from simulation.cohort.proof import check, studies, targets
 from simulation.cohort.proof.check import Finding, check_table, derived, run_check
 from simulation.workers import worker_processes
 
-PATIENTS, SEED = 120, 7
+PATIENTS, SEED = 140, 7
 LEAST_INSIDE = 12  # of 14: simulated studies are samples too, one in twenty may lie at an edge
 
 

@@ -41,6 +41,14 @@ def test_only_potassium_in_blood_counts_however_alike_the_labels(small: Any) -> 
     ]
 
 
+def test_specimen_times_are_moved_back_where_the_lab_clock_is_ahead(small: Any) -> None:
+    """The strip must end when the blood was drawn, by the clock of the monitors."""
+    there = ClinicalTables(small.clinical).measurements("20")
+    here = ClinicalTables(small.clinical, lab_clock_ahead_min=60).measurements("20")
+    moved = [before.specimen_time - after.specimen_time for before, after in zip(there, here, strict=True)]
+    assert moved == [timedelta(hours=1)] * 2
+
+
 def test_whole_blood_can_be_left_out(small: Any) -> None:
     tables = ClinicalTables(small.clinical, whole_blood=False)
     assert [m.specimen for m in tables.measurements("20")] == ["serum"]
