@@ -194,6 +194,23 @@ def settings(
     say(settings_table(make_settings(task, preset, parse_overrides(overrides or []))))
 
 
+@app.command()
+def physiology(
+    patients: Annotated[
+        int, typer.Option(min=4, help="Patients of the paired study; the other studies are sized by it")
+    ] = 200,
+    seed: Seed = 7,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the figures and the tables; without it nothing is written")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; never changes a number")] = 2,
+) -> None:
+    """Repeat published studies on simulated patients and compare. About a minute."""
+    from simulation.cohort.proof.command import physiology as run_physiology
+
+    say(run_physiology(patients, seed, out, workers))
+
+
 def _list(text: str | None) -> list[str] | None:
     return None if text is None else text.replace(",", " ").split()
 
