@@ -91,6 +91,9 @@ def shape_at(patient: Patient, potassium: Array, effects: Effects) -> Shape:
     high = np.maximum(potassium - table.ONSET_POTASSIUM, 0.0)
     severe = np.maximum(potassium - table.SEVERE_POTASSIUM, 0.0)
     low = np.maximum(table.HYPOKALEMIA - potassium, 0.0)
+    conducted = np.minimum(potassium, table.PR_LAST_POTASSIUM)
+    delay = table.PR_BELOW_ONSET * (conducted - table.REFERENCE_POTASSIUM)
+    delay += table.PR_ABOVE_ONSET * np.maximum(conducted - table.ONSET_POTASSIUM, 0.0)
     responds = float(np.clip(k.qrs / table.K_QRS.value, 0.3, 2.5)) ** 0.5
     sine = _smooth((potassium - table.SINE_POTASSIUM) / table.SINE_RANGE * responds)
     lost = _smooth((potassium - table.P_LOSS_POTASSIUM) / table.P_LOSS_RANGE * responds)
@@ -119,10 +122,7 @@ def shape_at(patient: Patient, potassium: Array, effects: Effects) -> Shape:
         u=beat.u * u_seen + table.HYPOKALEMIA_U * responds_low * low * (0.4 + 0.6 * u_seen),
         st=(beat.st + effects.st + table.ISCHEMIA_ST_SHARE * effects.ischemia + table.HYPOKALEMIA_ST * low)
         * (1.0 - sine),
-        pr=np.clip(
-            beat.pr + k.pr * (table.PR_BELOW_ONSET * above + table.PR_ABOVE_ONSET * high) + effects.pr,
-            *table.PR_RANGE,
-        ),
+        pr=np.clip(beat.pr + k.pr * delay + effects.pr, *table.PR_RANGE),
         qt=beat.qtc
         + effects.qt
         - k.qt * above

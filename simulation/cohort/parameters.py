@@ -44,7 +44,7 @@ _HOEKEMA = "assumption; relative variability of QRS between people .52 (Hoekema 
 
 # The beat of a patient at 4.2 mEq/L, lead II
 R_AMPLITUDE = Parameter(0.80, 0.38, "mV", _HOEKEMA)
-T_AMPLITUDE = Parameter(0.22, 0.48, "mV", f"{_HD}, of upright T; spread: assumption")
+T_AMPLITUDE = Parameter(0.24, 0.48, "mV", f"{_HD}, of upright T; spread: assumption")
 P_AMPLITUDE = Parameter(0.10, 0.35, "mV", "assumption")
 Q_AMPLITUDE = Parameter(0.06, 0.60, "mV", "assumption")
 S_AMPLITUDE = Parameter(0.15, 0.60, "mV", "assumption")
@@ -54,7 +54,8 @@ PR_INTERVAL = Parameter(0.165, 0.022, "s", f"{_HD}; spread: assumption")
 QTC = Parameter(0.425, 0.026, "s", "assumption; Fridericia")
 QRS_WIDTH = Parameter(0.0115, 0.12, "s", "assumption; sigma of the R wave, QRS 90 ms")
 P_WIDTH = Parameter(0.021, 0.10, "s", "assumption; sigma of P, which lasts 100 ms")
-T_WIDTH = Parameter(0.036, 0.14, "s", "session bias .70 mM of T slope/amplitude over 1.21 (Severi, CinC)")
+# The bias of a session, .70 mM over 1.21 = 14 % of T slope/amplitude (Severi, CinC), holds the strip's 7 % too.
+T_WIDTH = Parameter(0.036, 0.12, "s", "session bias of T slope/amplitude, less that of a strip (Severi, CinC)")
 T_ASYMMETRY = Parameter(1.45, 0.12, "", "assumption; left over right sigma of T")
 HEART_RATE = Parameter(86.0, 14.0, "bpm", "assumption")
 ECTOPIC_SHARE = Parameter(0.004, 1.2, "", "assumption; early beats, at most a tenth")
@@ -118,6 +119,8 @@ K_QRS = Parameter(0.05, 0.50, "1/mM", "width insensitive in dialysis (Bukhari 20
 K_P = Parameter(0.15, 0.50, "1/mM", "assumption; the P wave flattens")
 K_QT = Parameter(0.003, 0.0, "s/mM", "T peak; with the narrower T QTc -9.9 ms per mM (dialysis, n = 330)")
 PR_BELOW_ONSET, PR_ABOVE_ONSET = 0.5, 0.8  # shares of K_PR over the whole range, and above the onset
+# PR grows no further: 18 % above 200 ms in patients above 7 mM (BMC Emerg Med 2019) leave no room for it.
+PR_LAST_POTASSIUM = 6.5
 K_RATE = 2.0  # bpm slower per mM above 5.5: assumption
 SEVERE_POTASSIUM = 6.5
 # Assumptions, chosen with the signs of an emergency department in view (BMC Emerg Med 2019): agreement with

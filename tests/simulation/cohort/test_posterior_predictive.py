@@ -13,13 +13,13 @@ from simulation.cohort.proof import check, studies, targets
 from simulation.cohort.proof.check import Finding, check_table, derived, run_check
 from simulation.workers import worker_processes
 
-PATIENTS, SEED = 140, 7
-LEAST_INSIDE = 12  # of 14: simulated studies are samples too, one in twenty may lie at an edge
+PATIENTS, SEED = 200, 7  # as on the page of the documentation
 
 
 @pytest.fixture(scope="module")
 def findings() -> list[Finding]:
-    return run_check(load_profile("north"), PATIENTS, SEED)
+    with worker_processes(2) as pool:
+        return run_check(load_profile("north"), PATIENTS, SEED, pool)
 
 
 def test_simulated_studies_find_what_published_ones_found(
@@ -27,15 +27,14 @@ def test_simulated_studies_find_what_published_ones_found(
     capsys: pytest.CaptureFixture[str],
     record_property: Callable[[str, object], None],
 ) -> None:
-    """No quantity is outside its range, and nearly all point values are inside."""
+    """Every quantity with a range is inside it."""
     with capsys.disabled():
         print(f"\n{check_table(findings)}")
     for finding in findings:
         record_property(finding.target.quantity, finding.value)
     asserted = [finding for finding in findings if finding.target.range is not None]
     assert len(asserted) == 14
-    assert [finding.key for finding in asserted if finding.verdict == "outside"] == []
-    assert sum(finding.verdict == "inside" for finding in asserted) >= LEAST_INSIDE
+    assert [finding.key for finding in asserted if finding.verdict != "inside"] == []
 
 
 def test_within_patients_more_is_seen_than_between_them(findings: list[Finding]) -> None:
