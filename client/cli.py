@@ -46,6 +46,10 @@ def init(
     ] = None,
 ) -> None:
     """Make a site folder with a site.toml you can read and edit."""
+    if lab_clock_ahead and source != "mimic3":
+        raise ConfigurationError(
+            f"--lab-clock-ahead has no meaning with --source {source}: it has no laboratory"
+        )
     task = "ventricular" if source == "mitbih" else "hyperkalemia"
     path = write_site_file(
         folder,

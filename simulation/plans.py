@@ -17,14 +17,14 @@ from simulation.survey import Survey, survey_recordings
 
 #: Case-control, as in the source paper, with windows little longer than a strip: a demo is small and quick.
 _DEMO = CohortSizes(
-    patients=88,
-    personal_patients=8,
+    patients=150,
+    personal_patients=9,
     positive_share=0.55,
     most_draws=4,
     window_hours=0.175,
     minutes_after=0.5,
 )
-_LARGER = _DEMO.model_copy(update={"patients": 132, "personal_patients": 12})
+_LARGER = _DEMO.model_copy(update={"patients": 512, "personal_patients": 12})
 SIZES: Mapping[str, CohortSizes] = {"quick": _DEMO, "standard": _LARGER, "paper": _LARGER}
 SYNTHETIC_NOTE = (
     "synthetic patients from published effect sizes: the numbers show how the method behaves on them, not "

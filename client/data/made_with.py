@@ -31,7 +31,8 @@ def check_made_with(session: Session, site: Site) -> None:
         return
     run = session.get_one(Run, run_id)
     now = {**site.settings.model_dump(mode="json", include=set(DECISIVE)), **source_form(site)}
-    before = {**run.settings, **run.details.get("source", {})}
+    # A run from before the key existed was made without an offset.
+    before = {"lab_clock_ahead_min": 0, **run.settings, **run.details.get("source", {})}
     changed = sorted(_differences(before, now))
     if changed:
         raise ConfigurationError(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = "0001"  # the newest file in migrations/versions; a test compares
 MIGRATIONS = Path(__file__).parent / "migrations"
 CONNECT_TIMEOUT_S = 10
+RETRY_S = 0.02  # between two tries to get a new SQLite file alone
 _MIGRATION_LOCK = 0x6665646B  # any fixed number: two processes must ask PostgreSQL for the same lock
 _ONE_AT_A_TIME = threading.Lock()  # Alembic keeps what it works on in a module: one thread at a time
 _UPGRADE = "'fedkalemia-site database upgrade SITE'"
@@ -170,7 +171,7 @@ def _write_ahead(cursor: sqlite3.Cursor) -> None:
             busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY  # the low byte: without the subtype
             if not busy or time.monotonic() > deadline:
                 raise
-            time.sleep(0.02)
+            time.sleep(RETRY_S)
         else:
             return
 

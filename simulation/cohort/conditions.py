@@ -10,10 +10,10 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import lfilter
 
 from simulation.cohort import parameters as table
 from simulation.cohort.patient import Patient
+from simulation.cohort.processes import relaxing
 
 Array = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -114,8 +114,8 @@ def make_conditions(
     morning = np.floor((start_of_day_s / 60.0 + np.arange(n) - 60.0 * table.ELECTRODE_HOUR) / 1440.0)
     day = (morning - morning[0]).astype(np.int64)
     electrodes = children[0].normal(size=(int(day[-1]) + 1, 4))[day].T
-    rate, tone, repolarization = (_process(child, n, table.AUTONOMIC_MIN) for child in children[1:4])
-    posture, t_posture, t_width = (_process(child, n, table.POSTURE_MIN) for child in children[4:7])
+    rate, tone, repolarization = (relaxing(child, n, table.AUTONOMIC_MIN) for child in children[1:4])
+    posture, t_posture, t_width = (relaxing(child, n, table.POSTURE_MIN) for child in children[4:7])
 
     fibrillation = np.full(n, patient.rhythm == "fibrillation")
     if patient.rhythm == "paroxysmal":
@@ -128,7 +128,7 @@ def make_conditions(
         p=np.exp(table.DAY_P.spread * electrodes[1] + table.STRIP_P.spread * tone),
         q=np.exp(table.DAY_QS.spread * electrodes[2]),
         r=np.exp(table.DAY_R.spread * electrodes[0] + table.STRIP_R.spread * posture),
-        s=np.exp(table.DAY_QS.spread * electrodes[1]),
+        s=np.exp(table.DAY_QS.spread * electrodes[2]),
         t=np.exp(table.DAY_T.spread * electrodes[3] + table.STRIP_T.spread * t_posture),
         t_width=np.exp(table.STRIP_T_WIDTH.spread * t_width),
         st=table.STRIP_ST.spread * posture,
@@ -166,15 +166,6 @@ def episodes(
         if at > 0 and start < n:
             found.append((float(start), float(at)))
     return found
-
-
-def _process(rng: np.random.Generator, n: int, constant_min: float) -> Array:
-    """Draw a stationary Ornstein-Uhlenbeck process of unit variance, minute by minute: float64 (n,)."""
-    kept = float(np.exp(-1.0 / constant_min))
-    steps = rng.normal(size=n) * np.sqrt(1.0 - kept**2)
-    steps[0] /= np.sqrt(1.0 - kept**2)
-    out: Array = lfilter([1.0], [1.0, -kept], steps)
-    return out
 
 
 def _ischemia(rng: np.random.Generator, n: int) -> Array:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import butter, sosfilt, sosfilt_zi
+from scipy.signal import sosfilt, sosfilt_zi
 
 from simulation.cohort import monitor_parameters as table
 from simulation.cohort.noise import Signal
+from simulation.cohort.processes import sections
 
 Samples = npt.NDArray[np.int8] | npt.NDArray[np.int16]
 Index = npt.NDArray[np.int64]
@@ -50,7 +51,7 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Lead:
+class LeadSignal:
     """An ECG lead as the monitor holds it before it is digitized.
 
     Attributes
@@ -80,8 +81,8 @@ def monitor_band(signal: Signal, band_hz: tuple[float, float], rate_hz: float) -
     """
     sos = np.concatenate(
         [
-            butter(1, band_hz[0], "highpass", fs=rate_hz, output="sos"),
-            butter(2, band_hz[1], "lowpass", fs=rate_hz, output="sos"),
+            sections(1, band_hz[0], "highpass", rate_hz),
+            sections(2, band_hz[1], "lowpass", rate_hz),
         ]
     )
     # As if the first seconds' mean had been there for long: no step at the start.
@@ -105,7 +106,7 @@ def turning_points(signal: Signal) -> Index:
     -------
     int64 (n // 4,), positions of the kept samples.
 
-    Source: Mueller, Biomed Sci Instrum 1978; for the spacing, SCIENCE section 2.2.
+    Source: the turning-point algorithm; for the spacing, SCIENCE section 2.2.
     """
     half = _one_of_two(signal)
     return half[_one_of_two(signal[half])][: len(signal) // REDUCTION]
@@ -227,7 +228,7 @@ def cut(
     start: int,
     rate_hz: float,
     bits: int,
-    leads: Sequence[Lead],
+    leads: Sequence[LeadSignal],
     others: Sequence[Channel],
 ) -> list[Segment]:
     """Cut one stretch into segments, as monitors do.
@@ -271,5 +272,5 @@ def cut(
     return segments
 
 
-def _digital(lead: Lead, scale: Scale, begin: int, end: int, bits: int) -> Channel:
+def _digital(lead: LeadSignal, scale: Scale, begin: int, end: int, bits: int) -> Channel:
     return Channel(lead.name, "mV", *scale, digitize(lead.signal[begin:end], *scale, bits))

@@ -54,7 +54,7 @@ SETTLING_MV = 4.0  # standard deviation of the offset when it is back: beyond th
 SETTLING_S = (0.3, 1.2)
 
 # Bedside monitor
-AMPLIFIER_MV = 5.0  # input range of ECG monitors (IEC 60601-2-27): wider than that is not stored
+AMPLIFIER_MV = 5.0  # input range of the amplifier; wider than that is not stored: assumption
 FILL = 0.85  # of the scale, by the ordinary extremes of a signal: assumption
 COARSER = 0.3  # records for which the largest gain is not used: assumption; V of s00001 fills a twentieth
 OTHER_GAIN = 0.5  # interruptions after which the gain is another one: assumption

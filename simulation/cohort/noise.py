@@ -10,9 +10,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import butter, lfilter, sosfilt
+from scipy.signal import sosfilt
 
 from simulation.cohort import monitor_parameters as table
+from simulation.cohort.processes import relaxing, sections
 
 Signal = npt.NDArray[np.float32]
 Array = npt.NDArray[np.float64]
@@ -66,7 +67,7 @@ def muscle(rng: np.random.Generator, n: int, rate_hz: float, level_mv: float) ->
         fifths are left above 20 Hz; at higher rates there is more above.
     """
     white = rng.standard_normal(n, dtype=np.float32)
-    sos = butter(2, table.MUSCLE_FROM_HZ, "highpass", fs=rate_hz, output="sos")
+    sos = sections(2, table.MUSCLE_FROM_HZ, "highpass", rate_hz)
     out = np.asarray(sosfilt(sos.astype(np.float32), white), np.float32)
     step = knot_step(rate_hz)
     count = n // step + 2
@@ -147,7 +148,7 @@ def movement(rng: np.random.Generator, n: int, rate_hz: float) -> Signal:
     """
     step = max(round(rate_hz / MOVEMENT_KNOTS_HZ), 1)
     count, knots_hz = n // step + 2, rate_hz / step
-    sos = butter(1, table.MOVEMENT_BAND_HZ, "bandpass", fs=knots_hz, output="sos")
+    sos = sections(1, table.MOVEMENT_BAND_HZ, "bandpass", knots_hz)
     raw = sosfilt(sos, rng.standard_normal(count + 64))[64:]
     low, high = table.MOVEMENT_BAND_HZ
     raw *= rng.uniform(*table.MOVEMENT_MV) / np.sqrt((high - low) * np.pi / knots_hz)
@@ -164,14 +165,6 @@ def movement(rng: np.random.Generator, n: int, rate_hz: float) -> Signal:
 def knot_step(rate_hz: float) -> int:
     """Return the samples from one coarse step to the next."""
     return max(round(rate_hz / KNOTS_HZ), 1)
-
-
-def relaxing(rng: np.random.Generator, n: int, steps: float) -> Array:
-    """Stationary Gaussian process that forgets within ``steps``: float64 (n,), mean 0, variance 1."""
-    keep = float(np.exp(-1.0 / steps))
-    shocks = rng.standard_normal(n) * np.sqrt(1.0 - keep**2)
-    shocks[0] /= np.sqrt(1.0 - keep**2)
-    return np.asarray(lfilter([1.0], [1.0, -keep], shocks), np.float64)
 
 
 def between(knots: Array, step: int, n: int) -> Signal:

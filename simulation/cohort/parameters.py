@@ -34,10 +34,6 @@ class Parameter(NamedTuple):
         """Draw a log-normal value whose median is ``value``."""
         return float(self.value * np.exp(rng.normal(0.0, self.spread)))
 
-    def factor(self, normal: float) -> float:
-        """Multiplicative effect ``exp(spread · normal)`` of a standard normal number."""
-        return float(np.exp(self.spread * normal))
-
 
 _HD = "paired ECG of 32 hemodialysis patients, lead II: T .27 to .40 mV, PR 167 to 188 ms"
 _HOEKEMA = "assumption; relative variability of QRS between people .52 (Hoekema 1999)"
@@ -54,8 +50,8 @@ PR_INTERVAL = Parameter(0.165, 0.022, "s", f"{_HD}; spread: assumption")
 QTC = Parameter(0.425, 0.026, "s", "assumption; Fridericia")
 QRS_WIDTH = Parameter(0.0115, 0.12, "s", "assumption; sigma of the R wave, QRS 90 ms")
 P_WIDTH = Parameter(0.021, 0.10, "s", "assumption; sigma of P, which lasts 100 ms")
-# The bias of a session, .70 mM over 1.21 = 14 % of T slope/amplitude (Severi, CinC), holds the strip's 7 % too.
-T_WIDTH = Parameter(0.036, 0.12, "s", "session bias of T slope/amplitude, less that of a strip (Severi, CinC)")
+# The bias of a session, .70 mM over 1.21 = 14 % of T slope/amplitude (Severi, CinC), holds a strip's 7 %.
+T_WIDTH = Parameter(0.036, 0.12, "s", "session bias of T slope/amplitude, less a strip's (Severi, CinC)")
 T_ASYMMETRY = Parameter(1.45, 0.12, "", "assumption; left over right sigma of T")
 HEART_RATE = Parameter(86.0, 14.0, "bpm", "assumption")
 ECTOPIC_SHARE = Parameter(0.004, 1.2, "", "assumption; early beats, at most a tenth")

@@ -195,7 +195,7 @@ def segments_of(
         other = scale
         if rng.random() < table.OTHER_GAIN:
             other = device.choose_scale(2 * low, 2 * high, _others(monitor.gains, scale[0]), monitor.bits)
-        leads.append(device.Lead(name, device.lead_off(rng, signal, monitor.rate_hz), scale, other))
+        leads.append(device.LeadSignal(name, device.lead_off(rng, signal, monitor.rate_hz), scale, other))
     n, rhythm = len(leads[0].signal), heart.rhythm
     others = []
     if wiring.respiration:

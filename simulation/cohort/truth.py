@@ -25,17 +25,17 @@ ENTRY_DATE = (1980, 1, 1, 0, 0, 0)
 _PATIENTS = """subject_id site role course age sex ethnicity height_cm weight_kg esrd aki lvh strain
     bundle_branch_block ischemia amiodarone digoxin paced rhythm ectopic_share muscle_mv k_t_amplitude
     k_t_width k_pr k_qrs k_p k_qt dates_off_days"""
-_DRAWS = """subject_id charttime itemid potassium reported text label hemolysed duplicate record stretch
-    lead_ii noisy rhythm rate"""
+_DRAWS = """subject_id charttime itemid potassium reported text label hemolysed duplicate has_admission
+    ischemia_mv record stretch lead_ii noisy rhythm rate"""
 TRUTH_COLUMNS = {"patients": tuple(_PATIENTS.split()), "draws": tuple(_DRAWS.split())}
 
 
 def patient_truth(plan: PatientPlan) -> dict[str, list[list[object]]]:
     """Return a patient's rows of ``patients.csv`` and ``draws.csv``, in the order of ``TRUTH_COLUMNS``.
 
-    ``draws`` holds the potassium results of the stay. Record, stretch, lead, rhythm and rate are empty where
-    no ECG was recorded at the moment of the draw; ``rhythm`` and ``rate`` are those of the ten minutes before
-    it, as far as they are in the same stretch.
+    ``draws`` holds the potassium results of the stay; ``ischemia_mv`` is by how much ischemia shifts T then.
+    Record, stretch, lead, rhythm and rate are empty where no ECG was recorded at the moment of the draw;
+    ``rhythm`` and ``rate`` are those of the ten minutes before it, as far as they are in the same stretch.
     """
     paths = {s.index: record_path(plan, record) for record in records_of(plan) for s in record.stretches}
     hearts: dict[int, Heart] = {}
@@ -51,6 +51,8 @@ def patient_truth(plan: PatientPlan) -> dict[str, list[list[object]]]:
             label_of(draw.reading),
             int(draw.hemolysed),
             int(draw.duplicate),
+            int(draw.has_admission),
+            f"{plan.conditions.at(np.array([draw.minute * 60.0])).ischemia[0]:.3f}",
         ]
         stretch = plan.stretch_of(draw)
         if stretch is None:

@@ -171,13 +171,20 @@ class TestSchemaVersion:
             assert connection.scalar(text("select count(*) from draws")) == 1
         engine.dispose()
 
-    def test_a_new_sqlite_file_that_another_process_holds_is_waited_for(self, tmp_path: Path) -> None:
+    def test_a_new_sqlite_file_that_another_process_holds_is_waited_for(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         other = sqlite3.connect(tmp_path / "new.db", isolation_level=None, check_same_thread=False)
         other.execute("begin immediate")  # then SQLite refuses another journal at once
-        release = threading.Timer(0.3, other.rollback)
-        release.start()
+        waits: list[float] = []
+
+        def wait(seconds: float) -> None:
+            waits.append(seconds)
+            other.rollback()
+
+        monkeypatch.setattr(database.time, "sleep", wait)
         create_database(f"sqlite:///{tmp_path / 'new.db'}").dispose()
-        release.join()
+        assert waits == [database.RETRY_S]
         other.close()
 
     def test_four_processes_at_once_make_one_database(self, database_url: str) -> None:

@@ -140,3 +140,10 @@ def test_episodes_fill_their_share_in_order() -> None:
     assert (starts[1:] > ends[:-1]).all()
     assert (ends - starts).sum() / 400_000 == pytest.approx(0.2, abs=0.02)
     assert np.median(ends - starts) == pytest.approx(60.0, rel=0.05)
+
+
+def test_q_and_s_change_with_the_same_electrode_and_p_with_another() -> None:
+    effects = [c.at(np.array([36.0 * 3600])) for c in stays(150)]
+    p, q, s = (np.log([float(getattr(e, name)[0]) for e in effects]) for name in "pqs")
+    np.testing.assert_allclose(q, s, rtol=1e-5)
+    assert abs(np.corrcoef(p, s)[0, 1]) < 0.25

@@ -170,7 +170,7 @@ def test_electrodes_come_off_flat_or_invalid_and_settle_from_beyond_the_rails() 
 
 def segments_with(others: list[device.Channel], count: int = 200) -> list[list[device.Segment]]:
     signal = np.full(120 * 125, 0.25, np.float32)
-    lead = device.Lead("II", signal, (127, -64), (83, 0))
+    lead = device.LeadSignal("II", signal, (127, -64), (83, 0))
     return [device.cut(stream("cut", i), 500, 125.0, 8, [lead], others) for i in range(count)]
 
 

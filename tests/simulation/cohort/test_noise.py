@@ -13,6 +13,7 @@ from scipy.signal import welch
 from common.seeding import stream
 from simulation.cohort import noise
 from simulation.cohort.device import monitor_band, turning_points
+from simulation.cohort.processes import relaxing
 
 Array = npt.NDArray[np.float64]
 RATES = (125.0, 249.89, 250.0, 500.0)
@@ -134,7 +135,7 @@ def test_a_ruined_strip_is_ruined_from_its_start() -> None:
 
 
 def test_a_process_that_forgets_has_unit_variance_and_its_own_memory() -> None:
-    runs = np.stack([noise.relaxing(stream("ou", i), 400, 20.0) for i in range(500)])
+    runs = np.stack([relaxing(stream("ou", i), 400, 20.0) for i in range(500)])
     assert runs[:, 0].std() == pytest.approx(1.0, abs=0.1)
     assert runs.std() == pytest.approx(1.0, abs=0.05)
     assert np.mean(runs[:, 100] * runs[:, 120]) == pytest.approx(np.exp(-1.0), abs=0.12)
