@@ -1,7 +1,8 @@
 """How the three commands start and end: the right installation, one sentence on failure, exit codes.
 
-0 done; 2 something a person can act on (one sentence says what and what next); 130 stopped by Ctrl-C.
-Nothing is left half-written in either case, and the same command goes on where it stopped.
+0 done; 2 something a person can act on (one sentence says what and what next); 130 stopped by Ctrl-C, 143 by
+SIGTERM, as services and batch systems do. Nothing is left half-written in any case, and the same command
+goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import _thread
 import errno
 import importlib.util
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -22,6 +24,7 @@ from common.logs import reporter_for, use_reporter
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 128 + signal.SIGTERM
 RAISE_AGAIN_S = 0.05
 ROOMS = ("common", "client", "server", "simulation")
 
@@ -60,7 +63,19 @@ def run_app(app: typer.Typer) -> None:
     os.environ.update(FLOWER_ENVIRONMENT)
     use_reporter(reporter_for(sys.stdout))
     sys.unraisablehook = _not_raised
-    sys.exit(_ending(lambda: app(standalone_mode=False)))
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminate)
+    code = _ending(lambda: app(standalone_mode=False))
+    sys.exit(EXIT_TERMINATED if _terminated.is_set() and code == EXIT_INTERRUPTED else code)
+
+
+_terminated = threading.Event()
+
+
+def _terminate(number: int, frame: object) -> None:
+    """Take SIGTERM as Ctrl-C, so that each step cleans up behind itself; the exit code tells them apart."""
+    _terminated.set()
+    raise KeyboardInterrupt
 
 
 def _not_raised(what: sys.UnraisableHookArgs) -> None:

@@ -305,8 +305,34 @@ def _sentence(model: type[BaseModel], error: ValidationError, where: str) -> str
     if first["type"] == "value_error":  # raised by a rule above; its input is a whole section
         return f"{where}{', ' + name if name else ''}: {first['msg'].removeprefix('Value error, ')}"
     if first["type"] != "extra_forbidden":
-        return f"{where}: {name} = {first.get('input')!r}: {first['msg'][:1].lower()}{first['msg'][1:]}"
+        allowed = _allowed(model, path) if first["type"] in _OUT_OF_RANGE else ""
+        said = first["msg"][:1].lower() + first["msg"][1:]
+        return f"{where}: {name} = {first.get('input')!r}: {said}{allowed}"
+    section = _section_of(model, path)
+    return f"{where}: unknown key {name!r}{nearest(path[-1], list(section.model_fields))}"
+
+
+_OUT_OF_RANGE = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number"}
+
+
+def _section_of(model: type[BaseModel], path: Sequence[str]) -> Any:
     section: Any = model
     for part in path[:-1]:
         section = section.model_fields[part].annotation
-    return f"{where}: unknown key {name!r}{nearest(path[-1], list(section.model_fields))}"
+    return section
+
+
+def _allowed(model: type[BaseModel], path: Sequence[str]) -> str:
+    """Return the range of a number as the end of a sentence: ``; allowed: 0 to 1``."""
+    field = _section_of(model, path).model_fields[path[-1]]
+    limits = {
+        word: f"{value:g}" if isinstance(value, float) else f"{value}"
+        for rule in field.metadata
+        for word in ("ge", "gt", "le", "lt")
+        if (value := getattr(rule, word, None)) is not None
+    }
+    if limits.keys() == {"ge", "le"}:
+        return f"; allowed: {limits['ge']} to {limits['le']}"
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    parts = [f"{words[word]} {limit}" for word, limit in limits.items()]
+    return f"; allowed: {' and '.join(parts)}" if parts else ""

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from common.config import validated
 from common.errors import ConfigurationError, StorageError
+from common.files import storage_errors
 from common.logs import Stage, duration, say, stage
 from simulation.cohort.describe import aligned, describe_cohort
 from simulation.cohort.estimate import (
     Cost,
+    check_places,
     check_space,
     cost_of,
     is_whole,
@@ -25,8 +27,8 @@ from simulation.cohort.estimate import (
     missing_share,
     size_text,
 )
-from simulation.cohort.folder import COMPLETE, WORK, complete_mark
-from simulation.cohort.forecast import MOST_PLANNED, Forecast, forecast
+from simulation.cohort.folder import COMPLETE, WORK, complete_mark, foreign_entries
+from simulation.cohort.forecast import MOST_PLANNED, Forecast, check_personal, forecast
 from simulation.cohort.parts import SiteOrder
 from simulation.cohort.profile import PROFILES, CohortSizes, SiteProfile, load_profile
 from simulation.cohort.site import SiteCounts, check_order, write_order
@@ -119,24 +121,31 @@ def check_out(out: Path, truth: Path | None = None) -> None:
     Raises
     ------
     StorageError
-        If it holds something else, or is a file.
+        If it, its hospitals or the ground truth's folder hold something else, or are files.
     ConfigurationError
-        If the ground truth would lie among the hospitals.
+        If the ground truth would lie among the hospitals, or around them.
     """
-    if truth is not None and truth.resolve().is_relative_to((out / HOSPITALS).resolve()):
+    truth = truth or out / TRUTH
+    if out.resolve().is_relative_to(truth.resolve()):
+        raise ConfigurationError(
+            f"the ground truth folder {truth} would hold the hospitals of {out} too; choose another one, "
+            f"such as {out / TRUTH}"
+        )
+    if truth.resolve().is_relative_to((out / HOSPITALS).resolve()):
         raise ConfigurationError(
             f"the ground truth folder {truth} lies inside {out / HOSPITALS}, where a site could read it; "
             "choose one outside"
         )
     if out.exists() and not out.is_dir():
         raise StorageError(f"{out} is a file; choose an empty or new folder")
-    entries = sorted(entry.name for entry in out.iterdir()) if out.is_dir() else []
-    if other := [name for name in entries if name not in (HOSPITALS, TRUTH)]:
-        named = ", ".join(other[:3]) + (", ..." if len(other) > 3 else "")
-        raise StorageError(
-            f"{out} is not empty and holds more than a synthetic cohort ({named}); nothing was written. "
-            "Choose an empty or new folder"
-        )
+    own = {HOSPITALS, TRUTH}
+    if truth.resolve().is_relative_to(out.resolve()):
+        own.add(truth.resolve().relative_to(out.resolve()).parts[0])
+    with storage_errors(out):
+        entries = sorted(entry.name for entry in out.iterdir()) if out.is_dir() else []
+    _refuse_other(out, [name for name in entries if name not in own])
+    for root in (out / HOSPITALS, truth):
+        _refuse_other(root, foreign_entries(root))
 
 
 def describe_sites(orders: Sequence[SiteOrder]) -> str:
@@ -150,6 +159,7 @@ def describe_sites(orders: Sequence[SiteOrder]) -> str:
     columns = []
     with stage("Planning", len(orders), "site") as progress:
         for order in orders:
+            check_personal(order.profile, order.sizes)
             found = forecast(order.profile, order.sizes, order.seed, MOST_PLANNED)
             cost = _whole_cost(order, found)
             columns.append((order, found, cost))
@@ -168,6 +178,9 @@ def write_sites(orders: Sequence[SiteOrder], workers: int) -> list[WrittenSite]:
     """
     for order in orders:
         check_order(order)
+        check_places(order)
+        if not is_whole(order):
+            check_personal(order.profile, order.sizes)
     cost = remaining_cost(orders)
     if cost.patients:
         say(_announcement(cost, orders, workers))
@@ -196,9 +209,12 @@ def remaining_cost(orders: Sequence[SiteOrder]) -> Cost:
         share = missing_share(order)
         if share > 0.0:
             found = forecast(order.profile, order.sizes, order.seed, PLANNED_FOR_SPACE)
-            cost += _whole_cost(order, found).times(share)
+            whole = _whole_cost(order, found)
+            if complete_mark(order.folder) is not None:  # what is left is the truth
+                whole = replace(whole, bytes=whole.truth_bytes)
+            cost += whole.times(share)
     if cost.patients:
-        check_space(orders[0].folder, cost)
+        check_space(orders[0].folder, cost, orders[0].truth)
     return cost
 
 
@@ -280,6 +296,15 @@ def closing_text(written: Sequence[WrittenSite], out: Path, truth: Path) -> str:
     )
 
 
+def _refuse_other(root: Path, names: Sequence[str]) -> None:
+    if names:
+        named = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        raise StorageError(
+            f"{root} is not empty and holds more than a synthetic cohort ({named}); nothing was written. "
+            "Choose an empty or new folder"
+        )
+
+
 def _whole_cost(order: SiteOrder, found: Forecast) -> Cost:
     truth = order.truth is not None
     pace_s = measure_pace(order.profile, order.sizes, truth)
@@ -292,5 +317,5 @@ def _announcement(cost: Cost, orders: Sequence[SiteOrder], workers: int) -> str:
     return (
         f"{sites}, {cost.patients:,.0f} patients to write: about {cost.ecg_h:,.0f} h of ECG, "
         f"{size_text(cost.bytes)} in {cost.files:,.0f} files, {duration(cost.wall_s(workers))} with "
-        f"{with_workers}; {size_text(check_space(orders[0].folder, cost))} are free"
+        f"{with_workers}; {size_text(check_space(orders[0].folder, cost, orders[0].truth))} are free"
     )

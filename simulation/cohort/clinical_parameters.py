@@ -10,6 +10,9 @@ from simulation.cohort.parameters import Parameter
 
 _DEMO = "demo tables"
 
+# What a reported potassium means, mEq/L: the source paper's labels. Clinicians act on the same limits.
+NEGATIVE_FROM, NEGATIVE_TO, POSITIVE_ABOVE = 3.5, 5.0, 5.5
+
 # Potassium over time
 USUAL_MEAN = Parameter(
     3.98, 0.38, "mEq/L", f"{_DEMO}: 4.05 (.50) over stays, less what ill stays and few draws per stay add"
@@ -48,10 +51,14 @@ SESSION_PEAK_RANGE = (6.2, 7.6)  # who peaks lower is dialysed less often: assum
 ORDINARY_PEAK = Parameter(5.35, 0.65, "mEq/L", "assumption; predialysis potassium of most is 4.5 to 6")
 ORDINARY_PEAK_RANGE = (4.3, 7.2)
 SESSION_PEAK_SD = 0.35  # from session to session: assumption
+SESSION_TROUGH_SD = 0.15  # from session to session: assumption
+SESSION_LEAST_FALL = 0.3  # mEq/L by the end of a session: assumption
+SESSION_FALL = ((1.0, 0.45), (2.5, 0.85))  # hours into a session, share of its fall by then: assumption
 SESSION_HOURS = 4.0
 SESSION_EVERY_H = 48.0
 LONG_BREAK_SHARE = 0.2  # sessions after three days instead of two: thrice a week
-SESSION_REBOUND = 0.2  # of the fall, within 3 h after the session: assumption (cells refill plasma)
+SESSION_REBOUND = 0.2  # of the fall, after the session: assumption (cells refill plasma)
+SESSION_REBOUND_H = 3.0  # within which it comes back: assumption
 
 # When blood is drawn
 FIRST_DRAW_H = 6.0  # mean from ICU entry to the first draw; demo: quartiles 2.1, 4.6, 9.0
@@ -98,6 +105,17 @@ STAY_RANGE_H = (12.0, 24.0 * 21)
 LONGEST_STAY_H = 24.0 * 28
 AFTER_LAST_DRAW_H = (4.0, 20.0)  # a long dialysis stay ends so long after the last draw
 DIED_SHARE = 0.1  # assumption; of the demo's patients all have died at some time
+
+# What is written in the admission and its discharge codes
+CAREVUE_SHARE = 0.43  # stays charted in CareVue, the others in MetaVision; demo: 59 of 136
+EMERGENCY_SHARE = 0.92  # demo: 119 of 129 admissions
+CODED_SHARE = 0.9  # conditions that are there and coded (assumption)
+FORMER_FIBRILLATION_SHARE = 0.15  # coded in patients without atrial fibrillation now (assumption)
+INFARCTION_SHARE = 0.3  # of patients with ischemia, coded as infarction (assumption)
+NAMED_HYPERKALEMIA_SHARE = 0.45  # hyperkalemia that is coded (assumption)
+KIDNEY_HYPERTENSION_SHARE = 0.9  # of patients with ESRD (assumption)
+HYPERTENSION_SHARE = 0.37  # demo: 36 of 97 patients without ESRD
+DIABETES_SHARE = 0.28  # demo: 28 of 100 patients
 
 # The monitor's day
 LATE_SHARE = 1 / 30  # draws right after the monitor was switched on again: assumption

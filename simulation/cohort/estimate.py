@@ -43,6 +43,7 @@ class Cost:
     patients : how many.
     ecg_h : hours of ECG.
     bytes, files : on the disk.
+    truth_bytes : of them, the ground truth's.
     seconds : processor time, s.
     """
 
@@ -50,6 +51,7 @@ class Cost:
     ecg_h: float = 0.0
     bytes: float = 0.0
     files: float = 0.0
+    truth_bytes: float = 0.0
     seconds: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
@@ -58,6 +60,7 @@ class Cost:
             ecg_h=self.ecg_h + other.ecg_h,
             bytes=self.bytes + other.bytes,
             files=self.files + other.files,
+            truth_bytes=self.truth_bytes + other.truth_bytes,
             seconds=self.seconds + other.seconds,
         )
 
@@ -68,6 +71,7 @@ class Cost:
             ecg_h=self.ecg_h * factor,
             bytes=self.bytes * factor,
             files=self.files * factor,
+            truth_bytes=self.truth_bytes * factor,
             seconds=self.seconds * factor,
         )
 
@@ -117,50 +121,84 @@ def cost_of(found: Forecast, pace_s: float, profile: SiteProfile, truth: bool = 
     """
     segments = found.stretches * (1.0 + monitors.INTERRUPTED + monitors.TINY)
     files = 2.0 * segments + 4.0 * found.records
-    channels = 1.0 + monitors.SECOND_ECG_SHARE + monitors.RESPIRATION_SHARE + monitors.PLETH_SHARE
-    ecg_bytes = found.ecg_h * 3600.0 * profile.monitor.rate_hz * profile.monitor.bits / 8.0 * channels
+    samples = (found.lead_h + found.other_h) * 3600.0 * profile.monitor.rate_hz
     tables = found.table_bytes * (PACKED if profile.files.compressed else 1.0)
-    if truth:
-        files += found.patients
-        tables += found.ecg_h * TRUTH_BYTES_PER_HOUR
+    truth_files, truth_bytes = (found.patients, found.ecg_h * TRUTH_BYTES_PER_HOUR) if truth else (0, 0.0)
+    truth_bytes += truth_files * BLOCK_BYTES / 2.0
+    own_bytes = samples * profile.monitor.bits / 8.0 + tables + files * (HEADER_BYTES + BLOCK_BYTES) / 2.0
     return Cost(
         patients=found.patients,
         ecg_h=found.ecg_h,
-        bytes=ecg_bytes + tables + files * (HEADER_BYTES + BLOCK_BYTES) / 2.0,
-        files=files,
-        seconds=found.ecg_h * pace_s * (1.0 + monitors.SECOND_ECG_SHARE) + found.seconds,
+        bytes=own_bytes + truth_bytes,
+        files=files + truth_files,
+        truth_bytes=truth_bytes,
+        seconds=found.lead_h * pace_s + found.seconds,
     )
 
 
 def is_whole(order: SiteOrder) -> bool:
     """Tell whether a site and its ground truth are complete, whatever they were made from."""
-    roots = [order.folder] if order.truth is None else [order.folder, order.truth]
-    return all(complete_mark(root) is not None for root in roots)
+    return not _unfinished(order)
 
 
 def missing_share(order: SiteOrder) -> float:
-    """Share of a site's patients that is still to be written."""
-    if complete_mark(order.folder) is not None:
-        return 0.0
-    return 1.0 - min(1.0, count_parts(order.folder) / order.sizes.patients)
+    """Share of a site's patients of whom something is still to be written: signals, rows or truth."""
+    return max(
+        (1.0 - min(1.0, count_parts(root) / order.sizes.patients) for root in _unfinished(order)), default=0.0
+    )
 
 
-def check_space(folder: Path, cost: Cost) -> int:
-    """Return the free bytes where ``folder`` is.
+def check_places(order: SiteOrder) -> None:
+    """Refuse a site that cannot be written where it, or its ground truth, is to be.
 
     Raises
     ------
     StorageError
-        If they are too few.
+        With the folder above it that is a file, or takes no new files.
     """
-    free = free_bytes(folder)
-    if cost.bytes * RESERVE > free:
-        raise StorageError(
-            f"about {size_text(cost.bytes)} are needed in {folder} and {size_text(free)} are free; nothing "
-            "was written. Free some space, choose another folder, or ask for fewer patients or shorter "
-            "windows"
-        )
-    return free
+    for root in _unfinished(order):
+        place = _existing(root)
+        if not place.is_dir():
+            raise StorageError(
+                f"{root} cannot be written: {place} is not a directory; choose an empty or new folder"
+            )
+        try:
+            # Permissions do not tell: the whole file system may be read-only, or not one for files.
+            tempfile.TemporaryDirectory(prefix=".fedkalemia-", dir=place).cleanup()
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise StorageError(
+                f"{root} cannot be written: no folder can be made in {place} ({reason}); choose "
+                "another folder"
+            ) from None
+
+
+def check_space(folder: Path, cost: Cost, truth: Path | None = None) -> int:
+    """Return the free bytes where ``folder`` is.
+
+    Parameters
+    ----------
+    folder : of a site.
+    cost : what is to be written.
+    truth : folder of its ground truth, perhaps on another disk.
+
+    Raises
+    ------
+    StorageError
+        If they are too few, on either disk.
+    """
+    needed = {folder: cost.bytes}
+    if truth is not None and _device(truth) != _device(folder):
+        needed = {folder: cost.bytes - cost.truth_bytes, truth: cost.truth_bytes}
+    free = {place: free_bytes(place) for place in needed}
+    for place, count in needed.items():
+        if count * RESERVE > free[place]:
+            raise StorageError(
+                f"about {size_text(count)} are needed in {place} and {size_text(free[place])} are free; "
+                "nothing was written. Free some space, choose another folder, or ask for fewer patients or "
+                "shorter windows"
+            )
+    return free[folder]
 
 
 def size_text(count: float) -> str:
@@ -170,6 +208,23 @@ def size_text(count: float) -> str:
             value = count / size
             return f"{value:.1f} {unit}" if value < 10 else f"{value:,.0f} {unit}"
     return f"{max(count, 0.0) / 1e3:.0f} kB"
+
+
+def _unfinished(order: SiteOrder) -> list[Path]:
+    roots = [order.folder] if order.truth is None else [order.folder, order.truth]
+    return [root for root in roots if complete_mark(root) is None]
+
+
+def _device(path: Path) -> int:
+    return _existing(path).stat().st_dev
+
+
+def _existing(path: Path) -> Path:
+    """Nearest folder above a path, or the path itself, that exists; a file where that is in the way."""
+    place = path.absolute()
+    while not place.exists():
+        place = place.parent
+    return place
 
 
 def _single_lead(profile: SiteProfile) -> PatientPlan:

@@ -20,7 +20,7 @@ from typing import Any
 from common.errors import StorageError
 from common.files import read_json, storage_errors, write_json
 
-FORMAT = 2
+FORMAT = 3
 WORK, COMPLETE = ".fedkalemia-cohort", ".complete"
 MOST_NAMED = 4  # differences that a sentence lists
 
@@ -44,15 +44,6 @@ class Claim:
     def whole(self) -> bool:
         """Nothing is left to do."""
         return self.counts is not None
-
-    @property
-    def scratch(self) -> Path:
-        """Folder for what is not finished; emptied at every start."""
-        return scratch_folder(self.root)
-
-    def part(self, number: int) -> Path:
-        """File that says that a numbered piece of work is done, and holds its rows."""
-        return part_file(self.root, number)
 
     def finish(self, counts: Mapping[str, Any]) -> None:
         """Mark the folder as whole, and remove what was only needed on the way."""
@@ -136,6 +127,21 @@ def check_folder(root: Path, identity: Mapping[str, Any]) -> None:
         )
 
 
+def foreign_entries(root: Path) -> list[str]:
+    """Name what a folder of sites holds that is no site, begun or whole; a missing folder holds nothing.
+
+    Raises
+    ------
+    StorageError
+        If it is a file, or cannot be read.
+    """
+    if root.exists() and not root.is_dir():
+        raise StorageError(f"{root} is a file; choose an empty or new folder")
+    with storage_errors(root):
+        entries = sorted(root.iterdir()) if root.is_dir() else []
+        return [entry.name for entry in entries if not _is_site(entry)]
+
+
 def complete_mark(root: Path) -> dict[str, Any] | None:
     """Return what a whole folder says it is made from, with its counts; None for any other folder.
 
@@ -158,6 +164,13 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
     ]
     more = len(other) - MOST_NAMED
     return other[:MOST_NAMED] + ([f"and {more} more"] if more > 0 else [])
+
+
+def _is_site(path: Path) -> bool:
+    """Tell whether a folder is a site, begun or whole; an empty one is about to be."""
+    if not path.is_dir():
+        return False
+    return (path / COMPLETE).is_file() or (path / WORK).is_dir() or not any(path.iterdir())
 
 
 def _shown(value: Any) -> str:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from simulation.cohort.labs import SERUM, Draw
+from common.errors import ConfigurationError
+from simulation.cohort.labs import Draw, measurements
 from simulation.cohort.patient import Role
 from simulation.cohort.profile import CohortSizes, SiteProfile
+from simulation.cohort.recording import leads_of, records_of, wiring_of
 from simulation.cohort.site import role_counts, roles_of
-from simulation.cohort.stay import PatientPlan, Stretch, label_of, plan_patient
+from simulation.cohort.stay import PatientPlan, label_of, plan_patient
 from simulation.cohort.tables import patient_rows
 
 LABELS = ("positive", "gap", "negative", "low")
-SAME_MEASUREMENT_MIN = 30  # draws closer than this are one measurement for the cohort rules
+TRIED = 12  # personal patients that are planned until one is enough
 PERSONAL_STRIPS = 8  # of each label, as the default cohort rules ask for
 MOST_PLANNED, WITH_ROWS = 200, 4  # per site; per role
 
@@ -31,7 +32,8 @@ class Forecast:
     draws, recorded_draws : potassium draws in the unit, and those with ECG.
     labels : recorded draws by LABELS; "low" is below 3.5 mEq/L.
     personal : patients with 8 strips or more of each label, before signal quality.
-    ecg_h, lead_ii_h : hours of ECG, and those with lead II.
+    ecg_h : hours of ECG.
+    lead_h, other_h : the same counted once for every lead, and hours of respiration and pulse, h.
     stretches, records : unbroken pieces of ECG, and recordings.
     table_bytes : rows of the patients, uncompressed; from a few patients of each role.
     seconds : processor time for planning all patients and making their rows, s.
@@ -44,7 +46,8 @@ class Forecast:
     labels: dict[str, float] = field(default_factory=dict)
     personal: float = 0.0
     ecg_h: float = 0.0
-    lead_ii_h: float = 0.0
+    lead_h: float = 0.0
+    other_h: float = 0.0
     stretches: float = 0.0
     records: float = 0.0
     table_bytes: float = 0.0
@@ -92,33 +95,47 @@ def forecast(profile: SiteProfile, sizes: CohortSizes, seed: int, most: int = MO
     return Forecast(roles=counts, planned=planned.total(), labels=labels, **sums)
 
 
+#: What leaves a patient without strips to personalize on when it is high.
+_TAKE_STRIPS = (
+    "monitor.lead_ii_missing",
+    "monitor.noisy_share",
+    "patients.fibrillation_share",
+    "patients.paced_share",
+    "laboratory.draw_interval_h",
+)
+
+
+def check_personal(profile: SiteProfile, sizes: CohortSizes) -> None:
+    """Refuse personal patients who were asked for at a site where none can be expected.
+
+    Patients are planned until one has enough usable strips, mostly the first; no signal is made.
+
+    Raises
+    ------
+    ConfigurationError
+        If none of several has.
+    """
+    if not sizes.personal_patients:
+        return
+    wanted = min(PERSONAL_STRIPS, sizes.personal_strips)
+    for number in range(1, TRIED + 1):
+        if _is_personal(plan_patient(profile, sizes, 0, number, number, "personal"), wanted):
+            return
+    values = [f"{name} = {_value(profile, name):g}" for name in _TAKE_STRIPS]
+    raise ConfigurationError(
+        f"site {profile.name}: {sizes.personal_patients} personal patients, but none of {TRIED} planned ones "
+        f"has {wanted} strips of each label with lead II, without movement and without a rhythm of its own "
+        f"({', '.join(values)}); lower the highest of these, or ask for 0 personal patients"
+    )
+
+
 def usable_labels(plan: PatientPlan) -> Counter[str]:
     """Count a patient's strips by label as the cohort rules will, before signal quality and rhythm.
 
-    Draws less than half an hour apart are one measurement, and none if their labels differ.
+    Whole blood gives way to serum of the same time; draws less than half an hour apart whose labels differ
+    are all left out; of those with the same label the first is kept, with or without ECG.
     """
-    gas = plan.profile.laboratory.whole_blood_only
-    draws = [
-        draw
-        for draw in plan.draws
-        if draw.reading is not None and (draw.item == SERUM or gas) and _clean(plan, draw)
-    ]
-    counts: Counter[str] = Counter()
-    for group in _measurements(draws):
-        labels = {label_of(draw.reading) for draw in group}
-        if len(labels) == 1:
-            counts[labels.pop()] += 1
-    return counts
-
-
-def _measurements(draws: Iterable[Draw]) -> list[list[Draw]]:
-    groups: list[list[Draw]] = []
-    for draw in draws:
-        if groups and draw.minute - groups[-1][-1].minute < SAME_MEASUREMENT_MIN:
-            groups[-1].append(draw)
-        else:
-            groups.append([draw])
-    return groups
+    return Counter(label_of(draw.reading) for draw in measurements(plan.draws) if _clean(plan, draw))
 
 
 def _clean(plan: PatientPlan, draw: Draw) -> bool:
@@ -134,19 +151,30 @@ def _counted(plan: PatientPlan) -> dict[str, float]:
         if draw.reading is not None:
             label = label_of(draw.reading)
             counts["low" if label == "excluded" else label] += 1
-    usable = usable_labels(plan)
-    readable = plan.patient.rhythm != "fibrillation" and not plan.patient.paced
-    enough = min(usable["positive"], usable["negative"]) >= PERSONAL_STRIPS
+    leads_s, others_s = 0, 0
+    for record in records_of(plan):
+        wiring = wiring_of(plan, record)
+        leads_s += sum(stretch.seconds * len(leads_of(wiring, stretch)) for stretch in record.stretches)
+        others_s += sum(stretch.seconds for stretch in record.stretches) * (wiring.respiration + wiring.pleth)
     return counts | {
         "draws": len(plan.draws),
         "recorded_draws": len(recorded),
-        "personal": float(enough and readable),
-        "ecg_h": _hours(plan.stretches),
-        "lead_ii_h": _hours([stretch for stretch in plan.stretches if stretch.lead_ii]),
+        "personal": float(_is_personal(plan, PERSONAL_STRIPS)),
+        "ecg_h": sum(stretch.seconds for stretch in plan.stretches) / 3600,
+        "lead_h": leads_s / 3600,
+        "other_h": others_s / 3600,
         "stretches": len(plan.stretches),
         "records": len({stretch.record for stretch in plan.stretches}),
     }
 
 
-def _hours(stretches: Sequence[Stretch]) -> float:
-    return sum(stretch.end_s - stretch.start_s for stretch in stretches) / 3600
+def _is_personal(plan: PatientPlan, strips: int) -> bool:
+    """Tell whether a patient has enough strips of each label and a rhythm that can be read."""
+    usable = usable_labels(plan)
+    readable = plan.patient.rhythm != "fibrillation" and not plan.patient.paced
+    return readable and min(usable["positive"], usable["negative"]) >= strips
+
+
+def _value(profile: SiteProfile, name: str) -> float:
+    section, _, key = name.partition(".")
+    return float(getattr(getattr(profile, section), key))

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simulation.cohort.ecg import Lead, Shape, Signal, rate_at, seen_from, shape_at, synthesize
+from simulation.cohort.ecg import Signal, synthesize
 from simulation.cohort.rhythm import LEAD_IN_S, Rhythm, make_rhythm
+from simulation.cohort.shape import Lead, Shape, rate_at, seen_from, shape_at
 
 if TYPE_CHECKING:
     from simulation.cohort.stay import PatientPlan, Stretch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +16,7 @@ WHOLE_BLOOD = 50822
 BEYOND_SCALE, NO_RESULT = "GREATER THAN 10", "HEMOLYZED"
 CENSORED_AT = 10.0
 DAY_MIN = 1440
+SAME_MEASUREMENT_MIN = 30  # draws closer than this are one measurement for the cohort rules
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,9 @@ def draw_blood(
         if twin and not gas:
             minute += min(later, 28)
             draws.append(report(rng, profile, course.at(minute / 60), minute, WHOLE_BLOOD))
-        surprising = draw.reading is None or (draw.reading > 5.5 and (known is None or known <= 5.0))
+        surprising = draw.reading is None or (
+            draw.reading > table.POSITIVE_ABOVE and (known is None or known <= table.NEGATIVE_TO)
+        )
         wait, morning = _wait(rng, pace, draw.reading), _next_morning(rng, hours, day_minute)
         gas = lab.whole_blood_only
         if surprising and rng.random() < table.RECOLLECT_SHARE:
@@ -176,11 +180,34 @@ def label_of(potassium: float | None) -> str:
     """Positive, negative, gap or excluded, as the paper labels a reported value."""
     if potassium is None:
         return "excluded"
-    if potassium > 5.5:
+    if potassium > table.POSITIVE_ABOVE:
         return "positive"
-    if potassium > 5.0:
+    if potassium > table.NEGATIVE_TO:
         return "gap"
-    return "negative" if potassium >= 3.5 else "excluded"
+    return "negative" if potassium >= table.NEGATIVE_FROM else "excluded"
+
+
+def measurements(draws: Sequence[Draw]) -> list[Draw]:
+    """Choose the draws that count, of a patient's in order of time, as the rules of a cohort do.
+
+    Text results are no measurement. Whole blood gives way to serum of the same minute. Draws less than half
+    an hour apart are void if their labels differ; else the first is kept, and those within half an hour of
+    it are the same measurement. Low potassium has no label and voids what is near it.
+    """
+    known = [draw for draw in draws if draw.reading is not None]
+    serum = {draw.minute for draw in known if draw.item == SERUM}
+    known = [draw for draw in known if draw.item == SERUM or draw.minute not in serum]
+    kept: list[Draw] = []
+    for draw in known:
+        near = {
+            label_of(other.reading)
+            for other in known
+            if abs(other.minute - draw.minute) < SAME_MEASUREMENT_MIN
+        }
+        apart = not kept or draw.minute - kept[-1].minute >= SAME_MEASUREMENT_MIN
+        if len(near) == 1 and "excluded" not in near and apart:
+            kept.append(draw)
+    return kept
 
 
 def flag_of(draw: Draw) -> str:
@@ -192,9 +219,9 @@ def flag_of(draw: Draw) -> str:
 def _wait(rng: np.random.Generator, pace: float, reading: float | None) -> float:
     """Hours until the next draw that was ordered, without regard to rounds and sessions."""
     wait = pace * float(np.exp(rng.normal(0.0, table.WAIT_SIGMA)))
-    if reading is not None and reading > 5.5:
+    if reading is not None and reading > table.POSITIVE_ABOVE:
         wait *= table.AFTER_HIGH
-    elif reading is not None and reading < 3.5:
+    elif reading is not None and reading < table.NEGATIVE_FROM:
         wait *= table.AFTER_LOW
     return max(wait, table.SHORTEST_WAIT_H)
 

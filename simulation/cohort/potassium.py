@@ -55,6 +55,11 @@ class Course:
         return replace(self, values=self.values[: len(_grid(hours))])
 
 
+def whole_steps(hours: float) -> float:
+    """Round a length of time down to the grid of a course, so that stay and course end together, h."""
+    return STEP_H * float(np.floor(hours / STEP_H))
+
+
 def usual_course(rng: np.random.Generator, hours: float) -> Course:
     """Potassium that fluctuates around the patient's own mean within hours, and drifts over days.
 
@@ -65,7 +70,7 @@ def usual_course(rng: np.random.Generator, hours: float) -> Course:
     mean = _between(table.USUAL_MEAN, table.USUAL_MEAN_RANGE, rng)
     quick = fluctuation(rng, hours, table.USUAL_SD.lognormal(rng), table.USUAL_HOURS)
     slow = fluctuation(rng, hours, table.DRIFT_SD, table.DRIFT_HOURS)
-    return _course("usual", mean + quick + slow + _transients(rng, hours), level=mean)
+    return _course("usual", mean + quick + slow + _transients(rng, hours), mean)
 
 
 def injury_course(rng: np.random.Generator, hours: float) -> Course:
@@ -85,7 +90,7 @@ def injury_course(rng: np.random.Generator, hours: float) -> Course:
     if rng.random() < table.REBOUND_SHARE:
         excess = np.maximum(excess, share * height * _hump(time, summit + again, 0.5 * again, half_life))
     wobble = fluctuation(rng, hours, table.EPISODE_SD, table.USUAL_HOURS)
-    return _course("injury", base + excess + wobble, level=base)
+    return _course("injury", base + excess + wobble, base)
 
 
 def dialysis_course(
@@ -113,17 +118,20 @@ def dialysis_course(
     knots: list[tuple[float, float]] = []
     while session < hours + 2 * table.SESSION_EVERY_H:
         top = max(own_peak + rng.normal(0.0, table.SESSION_PEAK_SD), lowest_peak)
-        low = min(trough + rng.normal(0.0, 0.15), top - 0.3)
+        low = min(trough + rng.normal(0.0, table.SESSION_TROUGH_SD), top - table.SESSION_LEAST_FALL)
         fall, end = top - low, session + table.SESSION_HOURS
-        knots += [(session, top), (session + 1.0, top - 0.45 * fall), (session + 2.5, top - 0.85 * fall)]
-        knots += [(end, low), (end + 3.0, low + table.SESSION_REBOUND * fall)]
+        knots += [
+            (session, top),
+            *((session + after, top - part * fall) for after, part in table.SESSION_FALL),
+        ]
+        knots += [(end, low), (end + table.SESSION_REBOUND_H, low + table.SESSION_REBOUND * fall)]
         sessions.append(session)
         session += table.SESSION_EVERY_H * (1.5 if rng.random() < table.LONG_BREAK_SHARE else 1.0)
     times, levels = np.array(knots).T
     values = np.interp(_grid(hours), times, levels)
     wobble = fluctuation(rng, hours, table.EPISODE_SD, table.USUAL_HOURS)
     level = 0.5 * (trough + own_peak)
-    return _course("dialysis", values + wobble, tuple(s for s in sessions if s < hours), level)
+    return _course("dialysis", values + wobble, level, tuple(s for s in sessions if s < hours))
 
 
 def fluctuation(rng: np.random.Generator, hours: float, sd: float, relaxation_h: float) -> Array:
@@ -167,5 +175,5 @@ def _grid(hours: float) -> Array:
     return np.arange(int(np.ceil(hours / STEP_H)) + 1, dtype=np.float64) * STEP_H
 
 
-def _course(kind: str, values: Array, sessions: tuple[float, ...] = (), level: float = 4.05) -> Course:
+def _course(kind: str, values: Array, level: float, sessions: tuple[float, ...] = ()) -> Course:
     return Course(kind, np.clip(values, table.LOWEST, table.HIGHEST), sessions, level)

@@ -84,14 +84,14 @@ class Monitor(Section):
     band_hz: tuple[float, float] = Field((0.5, 40.0), description="Pass band of the monitor, Hz")
     mains_hz: Literal[50, 60] = Field(60, description="Mains frequency, Hz")
     bits: Literal[8, 16] = Field(8, description="8: WFDB format 80; 16: WFDB format 16")
-    gains: tuple[int, ...] = Field((127, 107, 83, 55), min_length=1, description="Gains, units per mV")
+    gains: tuple[int, ...] = Field((127, 107, 83, 55), description="Gains, units per mV")
     noise: float = Field(1.0, ge=0.0, le=10.0, description="Factor on muscle noise and wander")
     noisy_share: float = Field(0.05, ge=0.0, le=1.0, description="Windows ruined by movement")
     lead_ii_missing: float = Field(
         0.04, ge=0.0, le=1.0, description="Share of monitored hours without lead II"
     )
     recorded_share: float = Field(
-        0.6, gt=0.0, le=1.0, description="Share of an ordinary stay during which the monitor is recorded"
+        0.6, ge=0.1, le=1.0, description="Share of an ordinary stay during which the monitor is recorded"
     )
     dates_off_share: float = Field(
         0.02, ge=0.0, le=1.0, description="Patients whose waveform dates do not fit the clinical stay"
@@ -113,6 +113,8 @@ class Monitor(Section):
                 f"turning_point reduces 500 Hz to 125 Hz, but rate_hz = {self.rate_hz:g}; set it to 125"
             )
         most = 500 if self.bits == 8 else 5000
+        if not self.gains:
+            raise ValueError("gains = []; allowed: at least one gain")
         for gain in self.gains:
             if not 5 <= gain <= most:
                 raise ValueError(f"gains: {gain}; allowed with {self.bits} bits: 5 to {most} units per mV")
@@ -168,7 +170,7 @@ class CohortSizes(Section):
     most_draws: int | None = Field(
         None, ge=1, description="Most draws in a row with ECG per ordinary patient; None for all"
     )
-    window_hours: float = Field(0.5, ge=1 / 60, le=24.0, description="ECG written before a draw, hours")
+    window_hours: float = Field(0.5, ge=0.02, le=24.0, description="ECG written before a draw, hours")
     minutes_after: float = Field(0.5, ge=0.0, le=60.0, description="ECG written after a draw, minutes")
     continuous: bool = Field(False, description="Write all monitored hours, not only those around draws")
 

@@ -11,11 +11,12 @@ from datetime import datetime, timedelta
 import numpy as np
 import numpy.typing as npt
 
-from simulation.cohort import device, ecg
+from simulation.cohort import device
 from simulation.cohort import monitor_parameters as table
 from simulation.cohort.heart import Heart, heart_of, lead_signal
 from simulation.cohort.noise import Signal, movement, noise
 from simulation.cohort.profile import Monitor
+from simulation.cohort.shape import Lead
 from simulation.cohort.stay import PatientPlan, Stretch
 
 Array = npt.NDArray[np.float64]
@@ -64,8 +65,8 @@ class Wiring:
     gains : the monitor's, in units per mV, as far as somebody left them to it.
     """
 
-    other: ecg.Lead
-    second: ecg.Lead | None
+    other: Lead
+    second: Lead | None
     respiration: bool
     pleth: bool
     gains: tuple[int, ...]
@@ -100,8 +101,8 @@ def records_of(plan: PatientPlan) -> tuple[Record, ...]:
 def wiring_of(plan: PatientPlan, record: Record) -> Wiring:
     """Decide which signals a record holds."""
     rng = plan.rng("wiring", record.number)
-    other: ecg.Lead = "MCL1" if rng.random() < table.MCL1_SHARE else "V"
-    second: ecg.Lead | None = "V" if rng.random() < table.SECOND_ECG_SHARE else None
+    other: Lead = "MCL1" if rng.random() < table.MCL1_SHARE else "V"
+    second: Lead | None = "V" if rng.random() < table.SECOND_ECG_SHARE else None
     gains = tuple(sorted(plan.profile.monitor.gains, reverse=True))
     return Wiring(
         other=other,
@@ -112,13 +113,13 @@ def wiring_of(plan: PatientPlan, record: Record) -> Wiring:
     )
 
 
-def leads_of(wiring: Wiring, stretch: Stretch) -> tuple[ecg.Lead, ...]:
+def leads_of(wiring: Wiring, stretch: Stretch) -> tuple[Lead, ...]:
     """ECG leads of a stretch; the first is lead II, or the one that is there instead."""
-    first: ecg.Lead = "II" if stretch.lead_ii else wiring.other
+    first: Lead = "II" if stretch.lead_ii else wiring.other
     return (first,) if wiring.second is None or wiring.second == first else (first, wiring.second)
 
 
-def analog_of(plan: PatientPlan, stretch: Stretch, heart: Heart, lead: ecg.Lead = "II") -> Signal:
+def analog_of(plan: PatientPlan, stretch: Stretch, heart: Heart, lead: Lead = "II") -> Signal:
     """Make one lead as it reaches the monitor: heart and noise, at the rate at which the monitor samples.
 
     Returns
@@ -131,7 +132,7 @@ def analog_of(plan: PatientPlan, stretch: Stretch, heart: Heart, lead: ecg.Lead 
     return signal
 
 
-def disturbance_of(plan: PatientPlan, stretch: Stretch, heart: Heart, lead: ecg.Lead, n: int) -> Signal:
+def disturbance_of(plan: PatientPlan, stretch: Stretch, heart: Heart, lead: Lead, n: int) -> Signal:
     """Everything in a lead that is not the heart: float32 (n,), mV, at the rate the monitor samples at."""
     monitor, rhythm = plan.profile.monitor, heart.rhythm
     rng = plan.rng("noise", stretch.index, lead)
@@ -166,7 +167,7 @@ def monitored(monitor: Monitor, analog: Signal) -> Signal:
     return signal[device.turning_points(signal)] if monitor.turning_point else signal
 
 
-def signal_of(plan: PatientPlan, stretch: Stretch, lead: ecg.Lead = "II") -> Signal:
+def signal_of(plan: PatientPlan, stretch: Stretch, lead: Lead = "II") -> Signal:
     """Return one lead of a stretch as the monitor holds it before it is digitized: float32, mV.
 
     Electrodes that come off, gains and gaps are not in it.

@@ -14,7 +14,7 @@ from simulation.cohort import clinical_parameters as table
 from simulation.cohort.conditions import Conditions, make_conditions
 from simulation.cohort.labs import Draw, draw_blood, draws_elsewhere, label_of
 from simulation.cohort.patient import Patient, Role, make_patient
-from simulation.cohort.potassium import Course, dialysis_course, injury_course, usual_course
+from simulation.cohort.potassium import Course, dialysis_course, injury_course, usual_course, whole_steps
 from simulation.cohort.profile import CohortSizes, SiteProfile
 from simulation.cohort.spans import Span
 from simulation.cohort.watch import Stretch, Watch
@@ -131,7 +131,10 @@ def plan_patient(
     throughout and stays until ``sizes.personal_strips`` usable strips of each label were recorded, at most
     four weeks. That condition is on the length of the stay only; physiology knows nothing of it. In a
     case-control cohort (``sizes.positive_share``) a patient with kidney injury or dialysis is a case: a
-    patient in whom hyperkalemia was measured, with the ECG of one to four draws around it.
+    patient in whom real hyperkalemia was measured while the monitor ran, with the ECG of one to four draws,
+    that one among them. Stays are drawn until one is such. Lead II may be absent there, and the strip
+    ruined by movement. After ``CASE_TRIES`` stays the last is returned as it is, without a word: such a
+    patient has the role of a case and no recorded hyperkalemia.
 
     Parameters
     ----------
@@ -147,23 +150,26 @@ def plan_patient(
     patient = make_patient(profile, role, subject_id, rng("patient"))
     dice = rng("stay")
     base = _surrogate_start(dice)
+    # Course, monitor and exit from the unit end at the same moment, on the grid of the course.
     hours = table.LONGEST_STAY_H
     if role != "personal":
-        hours = float(np.clip(table.STAY_HOURS.lognormal(dice), *table.STAY_RANGE_H))
+        hours = whole_steps(float(np.clip(table.STAY_HOURS.lognormal(dice), *table.STAY_RANGE_H)))
     is_case = sizes.positive_share is not None and role in ("injury", "dialysis")
     for attempt in range(CASE_TRIES if is_case else 1):
         course = _course(rng("potassium", attempt), role, hours)
         draws = draw_blood(rng("labs", attempt), profile, course, _day_minute(base))
-        if any(_is_case(draw) for draw in draws):
+        watch = Watch(rng("device"), profile, sizes, draws, hours)
+        if _cases(draws, watch):
             break
-    watch = Watch(rng("device"), profile, sizes, draws, hours)
     if role == "personal":
         draws = draws[: watch.enough(draws)]
-        hours = min(draws[-1].minute / 60 + float(dice.uniform(*table.AFTER_LAST_DRAW_H)), hours)
+        last = draws[-1].minute / 60
+        hours = min(whole_steps(last + float(dice.uniform(*table.AFTER_LAST_DRAW_H))), hours)
         course = course.until(hours)
         monitored, recorded = (0, round(hours * 3600)), draws
     else:
-        monitored, recorded = _recorded_part(rng("recorded"), profile, sizes, draws, hours, is_case)
+        cases = _cases(draws, watch) if is_case else []
+        monitored, recorded = _recorded_part(rng("recorded"), profile, sizes, draws, hours, cases)
     return PatientPlan(
         profile=profile,
         seed=seed,
@@ -183,9 +189,15 @@ def _course(rng: np.random.Generator, role: Role, hours: float) -> Course:
     return dialysis_course(rng, hours) if role == "personal" else usual_course(rng, hours)
 
 
-def _is_case(draw: Draw) -> bool:
-    """Hyperkalemia that was measured and is real."""
-    return label_of(draw.reading) == "positive" and draw.potassium > 5.5
+def _cases(draws: Sequence[Draw], watch: Watch) -> list[int]:
+    """Positions of the draws with hyperkalemia that was measured, is real, and has ECG before it."""
+    return [
+        i
+        for i, draw in enumerate(draws)
+        if label_of(draw.reading) == "positive"
+        and draw.potassium > table.POSITIVE_ABOVE
+        and watch.running(draw)
+    ]
 
 
 def _recorded_part(
@@ -194,9 +206,12 @@ def _recorded_part(
     sizes: CohortSizes,
     draws: Sequence[Draw],
     hours: float,
-    is_case: bool,
+    cases: Sequence[int],
 ) -> tuple[Span, list[Draw]]:
-    """Choose the monitored part of an ordinary stay, and the draws in it whose ECG is kept."""
+    """Choose the monitored part of an ordinary stay, and the draws in it whose ECG is kept.
+
+    In a case-control cohort the draws stand around the highest of ``cases``, if there are any.
+    """
     seconds = round(hours * 3600)
     mean = profile.monitor.recorded_share
     share = mean + min(mean, 1.0 - mean) * rng.normal(0.0, table.SHARE_SPREAD)
@@ -211,10 +226,8 @@ def _recorded_part(
     else:
         wanted = min(1 + int(rng.poisson(table.MORE_DRAWS)), table.MOST_DRAWS, most, len(draws))
         at = int(rng.integers(0, len(draws) - wanted + 1))
-        if is_case and any(_is_case(draw) for draw in draws):
-            highest = max(
-                (i for i, draw in enumerate(draws) if _is_case(draw)), key=lambda i: draws[i].potassium
-            )
+        if cases:
+            highest = max(cases, key=lambda i: draws[i].potassium)
             at = min(max(highest - int(rng.integers(0, wanted)), 0), len(draws) - wanted)
         recorded = list(draws[at : at + wanted])
         narrowed = True

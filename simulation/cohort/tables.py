@@ -10,7 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from simulation.cohort.charts import chart_rows
+from simulation.cohort import clinical_parameters as clinic
+from simulation.cohort.charts import chart_rows, charting_system
 from simulation.cohort.labs import WHOLE_BLOOD, flag_of
 from simulation.cohort.panel import ITEMS, Kidney, other_results
 from simulation.cohort.profile import FileStyle
@@ -31,8 +32,6 @@ _COLUMN_TEXT = {
 }
 COLUMNS = {table: ("ROW_ID", *text.split()) for table, text in _COLUMN_TEXT.items()}
 
-# How well discharge codes tell what a patient had. Assumptions; demo: 34 of 100 patients have 42731.
-_CODED, _FORMER_FIBRILLATION, _NAMED_HYPERKALEMIA = 0.9, 0.15, 0.45
 _HIDDEN_AGE, _HIDDEN_YEARS = 89.0, 300
 _WARDS = {"MICU": 52, "CCU": 7, "SICU": 57, "TSICU": 14, "CSRU": 12}
 _HOMES = ("HOME", "HOME HEALTH CARE", "SNF", "REHAB/DISTINCT PART HOSP")
@@ -151,7 +150,7 @@ def _admissions(plan: PatientPlan) -> Rows:
             0, (earlier.hadm_id, earlier.admitted, earlier.discharged, None, str(rng.choice(_REASONS)))
         )
     for number, admitted, discharged, died, diagnosis in spans:
-        emergency = bool(rng.random() < 0.8)
+        emergency = bool(rng.random() < clinic.EMERGENCY_SHARE)
         yield (
             patient.subject_id, number, admitted, discharged, died,
             "EMERGENCY" if emergency else "ELECTIVE",
@@ -170,31 +169,33 @@ def _unit(plan: PatientPlan) -> Rows:
     entered = stay.base + timedelta(seconds=int(plan.rng("tables", "unit").integers(0, 60)))
     ward, days = _WARDS.get(unit, 52), round((stay.icu_out - entered).total_seconds() / 86400, 4)
     numbers = plan.patient.subject_id, stay.hadm_id, stay.icustay_id
-    yield *numbers, "metavision", unit, unit, ward, ward, entered, stay.icu_out, days
+    yield *numbers, charting_system(plan), unit, unit, ward, ward, entered, stay.icu_out, days
 
 
 def _diagnoses(plan: PatientPlan) -> Rows:
     patient, stay, rng = plan.patient, plan.stay, plan.rng("tables", "diagnoses")
     chance = rng.random(8)
-    high = any((draw.reading or 0.0) > 5.5 for draw in plan.draws)
-    atrial = _CODED if patient.rhythm != "sinus" else _FORMER_FIBRILLATION
+    high = any((draw.reading or 0.0) > clinic.POSITIVE_ABOVE for draw in plan.draws)
+    coded = clinic.CODED_SHARE
+    atrial = coded if patient.rhythm != "sinus" else clinic.FORMER_FIBRILLATION_SHARE
+    hypertension = clinic.KIDNEY_HYPERTENSION_SHARE if patient.esrd else clinic.HYPERTENSION_SHARE
     codes = [  # code, present, chronic
-        ("41071", patient.ischemia and bool(chance[0] < 0.3), False),
-        ("5849", patient.aki and bool(chance[1] < _CODED), False),
-        ("2767", high and bool(chance[2] < _NAMED_HYPERKALEMIA), False),
+        ("41071", patient.ischemia and bool(chance[0] < clinic.INFARCTION_SHARE), False),
+        ("5849", patient.aki and bool(chance[1] < coded), False),
+        ("2767", high and bool(chance[2] < clinic.NAMED_HYPERKALEMIA_SHARE), False),
         ("5856", patient.esrd, True),
         ("V4511", patient.esrd, True),
         ("42731", bool(chance[3] < atrial), True),
         ("V4501", patient.paced, True),
-        ("4293", patient.lvh and bool(chance[4] < _CODED), True),
+        ("4293", patient.lvh and bool(chance[4] < coded), True),
         (
             "4263" if patient.beat.notch > 0.0 else "4264",
-            patient.bundle_branch_block and bool(chance[5] < _CODED),
+            patient.bundle_branch_block and bool(chance[5] < coded),
             True,
         ),
         ("41401", patient.ischemia, True),
-        ("40391" if patient.esrd else "4019", bool(chance[6] < (0.9 if patient.esrd else 0.45)), True),
-        ("25000", bool(chance[7] < 0.28), True),
+        ("40391" if patient.esrd else "4019", bool(chance[6] < hypertension), True),
+        ("25000", bool(chance[7] < clinic.DIABETES_SHARE), True),
         ("0389", not (patient.ischemia or patient.esrd or patient.aki), False),
     ]
     admissions = [(stay.hadm_id, False)]
@@ -213,6 +214,8 @@ def _labs(plan: PatientPlan) -> Rows:
     kidney: Kidney = "failed" if patient.esrd else "injured" if patient.aki else "healthy"
     rows: list[tuple[int, int, tuple[Cell, ...]]] = []
     for position, draw in enumerate(draws):
+        # The profile's unit is the central laboratory's; blood gas analyzers print mEq/L everywhere. A site
+        # may thus mix the two, as real hospitals do; for potassium they are the same number.
         printed = "mEq/L" if draw.item == WHOLE_BLOOD else unit
         row: tuple[Cell, ...] = (draw.text, _number(draw.value), printed, flag_of(draw))
         rows += [(position, draw.item, row)] * (2 if draw.duplicate else 1)

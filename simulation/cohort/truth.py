@@ -15,10 +15,10 @@ from simulation.cohort.heart import Heart, heart_of
 from simulation.cohort.recording import records_of
 from simulation.cohort.rhythm import FIBRILLATING, PACED, Array, Kinds
 from simulation.cohort.stay import PatientPlan, Stretch, label_of
+from simulation.cohort.watch import STRIP_S
 from simulation.cohort.waveforms import record_path
 
 BEATS = "beats"  # folder of the R peaks
-STRIP_S = 600.0  # rhythm and rate are those of the ten minutes before a draw
 # A zip file stores a date per entry; the same beats shall give the same bytes on any day.
 ENTRY_DATE = (1980, 1, 1, 0, 0, 0)
 

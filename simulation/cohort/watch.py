@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulation.cohort import clinical_parameters as table
-from simulation.cohort.labs import SERUM, Draw, label_of
+from simulation.cohort.labs import SAME_MEASUREMENT_MIN, SERUM, Draw, label_of, measurements
 from simulation.cohort.profile import CohortSizes, SiteProfile
 from simulation.cohort.spans import Span, merged, pieces, random_spans, touches, without
 
-SAME_MEASUREMENT_MIN = 30  # draws closer than this are one measurement for the cohort rules
-STRIP_S = 600
+STRIP_S = 600  # ECG before a draw that one label is about, as in the source paper
 LONGEST_STRETCH_S, SHORTEST_STRETCH_S = 3600, 5
 SAME_WINDOW_S = 60  # windows this near are written as one
 
@@ -70,30 +69,38 @@ class Watch:
         late = [draw.minute * 60 for draw in draws if rng.random() < table.LATE_SHARE]
         self.off = [(s - table.LATE_OFF_S, s - int(rng.integers(*table.LATE_LEFT_S))) for s in late]
 
+    def running(self, draw: Draw) -> bool:
+        """Tell whether the monitor runs during the strip before a draw, whatever it shows."""
+        return self._free(draw, self.breaks, self.off)
+
     def usable(self, draw: Draw) -> bool:
-        """Tell whether the strip before a draw is recorded in lead II without movement."""
-        if draw.item != SERUM and not self._gas:
-            return False
+        """Tell whether the strip before a draw is recorded in lead II without movement.
+
+        Whole blood does not count where there is serum: not every reader takes it.
+        """
+        return (draw.item == SERUM or self._gas) and self._free(
+            draw, self.absent, self.noisy, self.breaks, self.off
+        )
+
+    def _free(self, draw: Draw, *holes: Sequence[Span]) -> bool:
         end = draw.minute * 60
         start = end - min(STRIP_S, round(self._sizes.window_hours * 3600))
-        holes = (self.absent, self.noisy, self.breaks, self.off)
-        return start >= 0 and not any(touches(spans, start, end) for spans in holes)
+        # A break that begins at the draw leaves its strip, but not the moment itself.
+        return start >= 0 and not any(touches(spans, start, end + 1) for spans in holes)
 
     def enough(self, draws: Sequence[Draw]) -> int:
         """Length of the shortest start of the draws with the wanted usable strips of each label.
 
-        Draws closer than half an hour are one measurement, and none if their labels differ.
+        A strip is that of a measurement, not of every row: see ``measurements``.
         """
         counts = {"positive": 0, "negative": 0}
-        for i, draw in enumerate(draws):
+        for draw in measurements(draws):
             label = label_of(draw.reading)
-            near = [d for d in draws if abs(d.minute - draw.minute) < SAME_MEASUREMENT_MIN]
-            labels = {label_of(d.reading) for d in near}
-            if label in counts and labels == {label} and near[0] is draw and self.usable(draw):
+            if label in counts and self.usable(draw):
                 counts[label] += 1
             if min(counts.values()) >= self._sizes.personal_strips:
-                # A later twin of this draw would be half a measurement.
-                return i + sum(d.minute >= draw.minute for d in near)
+                # What follows within the half hour belongs to the same measurement.
+                return sum(d.minute < draw.minute + SAME_MEASUREMENT_MIN for d in draws)
         return len(draws)
 
     def stretches(self, monitored: Span, recorded: Sequence[Draw]) -> tuple[Stretch, ...]:

@@ -84,6 +84,27 @@ def test_ctrl_c_that_lands_in_a_finalizer_is_not_lost(tmp_path):
     assert "Stopped." in shown.stderr
 
 
+@pytest.mark.parametrize(("number", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_command_that_is_told_to_stop_says_so_in_one_line(tmp_path, number, code):
+    script = tmp_path / "told.py"
+    script.write_text(
+        "import signal, threading, typer\n"
+        "from common import command\n"
+        "app = typer.Typer(pretty_exceptions_enable=False)\n"
+        "@app.command()\n"
+        "def main():\n"
+        "    try:\n"
+        f"        signal.raise_signal(signal.{number})\n"
+        "        threading.Event().wait(20)\n"
+        "    finally:\n"
+        "        print('cleaned up')\n"
+        "command.run_app(app)\n"
+    )
+    shown = run("python", str(script))
+    assert (shown.returncode, shown.stdout) == (code, "cleaned up\n")
+    assert shown.stderr == "Stopped. Nothing is half-written; the same command goes on from here.\n"
+
+
 def test_names_that_leave_the_site_folder_are_refused(tmp_path):
     site = tmp_path / "site"
     assert run("fedkalemia-site", "init", str(site), "--name", "a", "--data", str(tmp_path)).returncode == 0

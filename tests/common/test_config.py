@@ -24,6 +24,21 @@ def test_a_value_out_of_range_is_named_with_its_place():
         make_settings(overrides={"training": {"learning_rate": -1}})
 
 
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ({"quality": {"min_agreement": 1.5}}, "less than or equal to 1; allowed: 0 to 1"),
+        ({"training": {"learning_rate": 0}}, "greater than 0; allowed: above 0 and at most 1"),
+        ({"strip": {"min_beats": 0}}, "greater than or equal to 1; allowed: at least 1"),
+        ({"quality": {"max_rate_bpm": float("nan")}}, "finite number; allowed: at most 400"),
+        ({"seed": -1}, "greater than or equal to 0; allowed: 0 to 4611686018427387904"),
+    ],
+)
+def test_a_number_out_of_range_is_told_with_the_range(overrides, says):
+    with pytest.raises(ConfigurationError, match=says):
+        make_settings(overrides=overrides)
+
+
 def test_unknown_tasks_and_presets_are_refused():
     with pytest.raises(ConfigurationError, match="did you mean 'hyperkalemia'"):
         make_settings("hyperkalaemia")

@@ -24,11 +24,11 @@ from simulation.cohort.profile import CohortSizes, SiteProfile
 from simulation.cohort.proof.studies import Array, Flags, measure
 from simulation.cohort.site import plan_site
 from simulation.cohort.stay import PatientPlan
+from simulation.cohort.watch import STRIP_S
 from simulation.cohort.waveforms import write_waveforms
 from simulation.workers import Workers, worker_processes
 
 POSITIVE_SHARE = 0.5  # as in the source paper's generic set
-STRIP_S = 600
 LEAST_S = 120.0
 RESAMPLES = 400
 FEATURES: Mapping[str, str] = {

@@ -11,23 +11,32 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from client.data.labels import label_draws
+from client.data.sources.base import Measurement
+from common.config import LabelSettings
 from common.errors import ConfigurationError, FedkalemiaError, StorageError
-from simulation.cohort import estimate, parts
+from simulation.cohort import build, estimate, parts
 from simulation.cohort.build import (
     Hospital,
     built_in_sites,
+    check_out,
     chosen_sites,
     hospitals_in,
+    remaining_cost,
     site_orders,
     write_sites,
 )
-from simulation.cohort.estimate import check_space, cost_of, size_text
+from simulation.cohort.estimate import check_places, check_space, cost_of, missing_share, size_text
 from simulation.cohort.folder import COMPLETE, WORK, claimed, complete_mark
-from simulation.cohort.forecast import forecast, usable_labels
+from simulation.cohort.forecast import check_personal, forecast
+from simulation.cohort.labs import SERUM, WHOLE_BLOOD, Draw, measurements
 from simulation.cohort.profile import PROFILES, CohortSizes
 from simulation.cohort.site import plan_site, role_counts, roles_of, write_site
 from simulation.workers import worker_processes
@@ -256,19 +265,21 @@ def writer(tmp_path):
 
 def others_of(group: int) -> list[str]:
     """List the processes of a group that still run, but its leader."""
-    listed = subprocess.run(
-        ["ps", "-A", "-o", "pid=,pgid=,stat="], capture_output=True, text=True, check=True
-    )
-    rows = [line.split() for line in listed.stdout.splitlines()]
-    return [pid for pid, of, state in rows if int(of) == group != int(pid) and not state.startswith("Z")]
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            # After the name, which may hold anything: state, parent, group.
+            state, _, of = path.read_text().rpartition(")")[2].split()[:3]
+            if int(of) == group != int(path.parent.name) and state != "Z":
+                found.append(path.parent.name)
+    return found
 
 
 def test_a_killed_command_leaves_no_worker_and_ends_with_the_same_bytes_when_it_is_started_again(
     tmp_path, whole, writer
 ):
     killed = writer(2, hold=1)
-    while int(killed.stdout.readline()) < 1:
-        pass
+    assert "1\n" in iter(killed.stdout.readline, ""), "it ended before the first patient was done"
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait(WAIT_S)
     until = time.monotonic() + WAIT_S
@@ -461,11 +472,36 @@ def test_the_estimated_size_is_near_the_written_one(tmp_path, name):
     expected = cost_of(forecast(order.profile, sizes, 3), 1.0, order.profile)
     write_sites([order], 1)
     everything = [
-        path.stat() for root in (order.folder, order.truth) for path in root.rglob("*") if path.is_file()
+        path.stat().st_size
+        for root in (order.folder, order.truth)
+        for path in root.rglob("*")
+        if path.is_file()
     ]
     assert expected.files == pytest.approx(len(everything), rel=0.2)
-    blocks = sum(512 * stat.st_blocks for stat in everything)
+    blocks = sum(4096 * -(-size // 4096) for size in everything)
     assert 0.7 < expected.bytes / blocks < 1.5
+
+
+def test_all_channels_of_the_planned_records_are_counted_in_the_size(tmp_path):
+    """A few long records decide the size of a small site; some hold a second lead, breathing or the pulse."""
+    sizes = CohortSizes(patients=1, personal_patients=0, window_hours=0.3)
+    seen = set()
+    for seed in range(40):
+        found = forecast(PROFILES["island"], sizes, seed)
+        channels = (found.lead_h > found.ecg_h, found.other_h > 0.0)
+        if channels in seen or not found.ecg_h:
+            continue
+        seen.add(channels)
+        root = tmp_path / str(seed)
+        write_site(root, PROFILES["island"], sizes, seed)
+        samples = sum(path.stat().st_size for path in root.rglob("*.dat"))
+        assert samples == pytest.approx((found.lead_h + found.other_h) * 3600 * 125, rel=0.1)
+        plain = replace(found, lead_h=found.ecg_h, other_h=0.0)
+        pace = 1.0
+        expected, least = (cost_of(each, pace, PROFILES["island"]) for each in (found, plain))
+        extra = (found.lead_h + found.other_h - found.ecg_h) * 3600 * 125
+        assert expected.bytes - least.bytes == pytest.approx(extra)
+    assert len(seen) >= 3
 
 
 def test_too_small_a_disk_is_refused_with_the_numbers_before_anything_is_written(tmp_path, monkeypatch):
@@ -482,6 +518,51 @@ def test_what_is_written_already_needs_no_more_space(tmp_path, monkeypatch):
     monkeypatch.setattr(estimate, "free_bytes", lambda folder: 0)
     write_sites(orders, 1)
     assert check_space(tmp_path, estimate.Cost()) == 0
+
+
+def test_a_whole_site_whose_truth_is_not_still_costs_the_truth(tmp_path, monkeypatch):
+    order = site_orders([NORTH], FEW, 1, tmp_path)[0]
+    assert missing_share(order) == 1.0
+    write_sites([replace(order, truth=None)], 1)
+    assert missing_share(replace(order, truth=None)) == 0.0
+    assert missing_share(order) == 1.0
+    left = remaining_cost([order])
+    assert 0.0 < left.bytes == left.truth_bytes
+    monkeypatch.setattr(estimate, "free_bytes", lambda folder: 0)
+    with pytest.raises(StorageError, match="are needed in"):
+        write_sites([order], 1)
+    monkeypatch.undo()
+    write_sites([order], 1)
+    assert missing_share(order) == 0.0
+
+
+def test_the_truth_on_another_disk_needs_space_there(tmp_path, monkeypatch):
+    out, other = tmp_path / "out", tmp_path / "other"
+    free = {out: 900, other: 200}
+    monkeypatch.setattr(estimate, "free_bytes", lambda folder: free[folder])
+    cost = estimate.Cost(bytes=1000.0, truth_bytes=300.0)
+    with pytest.raises(StorageError, match=r"1 kB are needed in .*out"):  # one disk holds both
+        check_space(out, cost, other)
+    monkeypatch.setattr(estimate, "_device", lambda folder: folder)
+    with pytest.raises(StorageError, match=r"0 kB are needed in .*other"):
+        check_space(out, cost, other)
+    free[other] = 400
+    assert check_space(out, cost, other) == 900
+
+
+def test_where_nothing_can_be_written_is_said_before_anything_else(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(build, "say", said.append)
+    (tmp_path / "file.txt").write_text("x")
+    for out, truth in ((tmp_path / "file.txt" / "b", None), (tmp_path / "o", tmp_path / "file.txt" / "b")):
+        with pytest.raises(StorageError, match=r"cannot be written: .*file\.txt is not a directory; choose"):
+            write_sites(site_orders([NORTH], FEW, 1, out, truth), 1)
+    with pytest.raises(StorageError, match=r"/proc/nope/.*: no folder can be made in /proc \("):
+        write_sites(site_orders([NORTH], FEW, 1, Path("/proc/nope")), 1)
+    assert said == []
+    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
+    check_places(site_orders([NORTH], FEW, 1, tmp_path / "a" / "b")[0])
+    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
 
 
 @pytest.mark.parametrize(
@@ -506,8 +587,98 @@ def test_work_on_more_processors_than_there_are_is_not_expected_to_be_faster(mon
     assert 50.0 < cost.wall_s(2) == cost.wall_s(16) < 60.0
 
 
-def test_two_draws_at_one_time_are_one_strip(north):
-    """What the cohort rules call one measurement: draws less than half an hour apart."""
+def drawn(minute: int, potassium: float, item: int = SERUM) -> Draw:
+    return Draw(minute, item, potassium, potassium, f"{potassium}", False, True)
+
+
+def by_the_client(draws: Sequence[Draw]) -> list[int]:
+    """Minutes of the draws that a site's own labelling keeps."""
+    base = datetime(2130, 1, 1)
+    rows = [
+        Measurement(
+            specimen_time=base + timedelta(minutes=draw.minute),
+            text=draw.text,
+            number=draw.value,
+            unit="mEq/L",
+            specimen="serum" if draw.item == SERUM else "whole_blood",
+            admitted=True,
+            source_row=f"{row:06d}",
+            item=str(draw.item),
+        )
+        for row, draw in enumerate(draws)
+    ]
+    labelled = label_draws(rows, [], LabelSettings())
+    kept = [draw for draw in labelled if draw.label is not None]
+    return [int((draw.measurement.specimen_time - base).total_seconds()) // 60 for draw in kept]
+
+
+@pytest.mark.parametrize(
+    ("draws", "kept"),
+    [
+        ([drawn(0, 4.0), drawn(20, 4.1), drawn(40, 4.2)], [0, 40]),  # 40 min after the one that is kept
+        ([drawn(0, 4.0), drawn(20, 6.0), drawn(40, 6.1)], [40]),  # the first two contradict each other
+        ([drawn(0, 4.0), drawn(20, 3.0), drawn(60, 4.0)], [60]),  # low potassium contradicts too
+        ([drawn(0, 4.0), drawn(0, 6.0, WHOLE_BLOOD), drawn(40, 4.2)], [0, 40]),  # a twin gives way
+        ([drawn(0, 4.0), drawn(5, 6.0, WHOLE_BLOOD), drawn(40, 4.2)], [40]),  # later it is another draw
+        ([drawn(0, 6.0, WHOLE_BLOOD), drawn(20, 6.0, WHOLE_BLOOD)], [0]),
+    ],
+)
+def test_draws_are_one_measurement_by_the_rules_of_a_site(draws, kept):
+    assert [draw.minute for draw in measurements(draws)] == kept == by_the_client(draws)
+
+
+def test_draws_of_planned_patients_are_kept_as_a_site_keeps_them(north):
     for plan in north.plans:
-        counts = usable_labels(plan)
-        assert sum(counts.values()) <= len({draw.minute // 30 for draw in plan.draws}) + 1
+        assert [draw.minute for draw in measurements(plan.draws)] == by_the_client(plan.draws)
+
+
+def test_personal_patients_where_none_can_be_expected_are_refused_before_anything_is_written(tmp_path):
+    dark = NORTH.model_copy(update={"monitor": NORTH.monitor.model_copy(update={"lead_ii_missing": 0.99})})
+    sizes = CohortSizes(patients=3, personal_patients=3)
+    with pytest.raises(
+        ConfigurationError,
+        match=r"3 personal patients, but none .*lead_ii_missing = 0\.99.*or ask for 0",
+    ):
+        write_sites(site_orders([dark], sizes, 1, tmp_path / "out"), 1)
+    assert not (tmp_path / "out").exists()
+    check_personal(dark, CohortSizes(patients=3, personal_patients=0))
+    for profile in PROFILES.values():
+        check_personal(profile, sizes)
+
+
+# --- whose folders ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["gt", "gt/deep", "truth"])
+def test_a_truth_folder_of_any_name_inside_the_output_can_be_gone_on_with(tmp_path, name):
+    out = tmp_path / "out"
+    for _ in range(2):
+        check_out(out, out / name)
+        write_sites(site_orders([NORTH], FEW, 1, out, out / name), 1)
+    assert (out / name / "north" / COMPLETE).is_file()
+
+
+def test_a_truth_folder_that_holds_the_hospitals_is_refused(tmp_path):
+    for truth in (tmp_path / "out", tmp_path):
+        with pytest.raises(ConfigurationError, match=r"would hold the hospitals of .* too; choose another"):
+            check_out(tmp_path / "out", truth)
+
+
+@pytest.mark.parametrize("root", ["out/hospitals", "out/truth", "elsewhere"])
+@pytest.mark.parametrize("name", ["thesis.txt", "thesis/chapter.txt"])
+def test_what_is_not_ours_among_the_sites_is_refused(tmp_path, root, name):
+    out, truth = tmp_path / "out", tmp_path / "elsewhere" if root == "elsewhere" else None
+    (tmp_path / root / name).parent.mkdir(parents=True)
+    (tmp_path / root / name).write_text("years of work")
+    with pytest.raises(StorageError, match=rf"{root} is not empty and holds more than .*\(thesis"):
+        check_out(out, truth)
+    (tmp_path / root / name).unlink()
+    for begun in ("north", "south"):
+        (tmp_path / root / begun / WORK).mkdir(parents=True)
+    check_out(out, truth)
+
+
+def test_a_file_in_the_place_of_the_hospitals_is_refused(tmp_path):
+    (tmp_path / "hospitals").write_text("")
+    with pytest.raises(StorageError, match="hospitals is a file"):
+        check_out(tmp_path)

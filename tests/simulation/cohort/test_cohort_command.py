@@ -184,7 +184,10 @@ def test_describe_of_thousands_plans_some_and_says_so(command):
         (("--profile", "nort", "--out", "o"), "unknown profile 'nort'; did you mean 'north'?"),
         (("--profile", "none.toml", "--out", "o"), "none.toml does not exist"),
         (("--profile", "river", "--profile", "river", "--out", "o"), "2 profiles are named 'river'"),
-        (("--patients", 0, "--out", "o"), "--patients = 0: input should be greater than or equal to 1"),
+        (
+            ("--patients", 0, "--out", "o"),
+            "--patients = 0: input should be greater than or equal to 1; allowed: 1 to",
+        ),
         (
             ("--patients", 100000, "--out", "o"),
             "--patients = 100000: input should be less than or equal to 99979",
@@ -200,8 +203,10 @@ def test_describe_of_thousands_plans_some_and_says_so(command):
         (("--positive-share", "nan", "--out", "o"), "--positive-share = nan: input should be"),
         (
             ("--window-hours", -1, "--out", "o"),
-            "--window-hours = -1.0: input should be greater than or equal to",
+            "--window-hours = -1.0: input should be greater than or equal to 0.02; allowed: 0.02 to 24",
         ),
+        (("--personal", -1, "--out", "o"), "equal to 0; allowed: at least 0"),
+        (("--out", "o", "--truth", "o"), "truth folder o would hold the hospitals of o too"),
         (("--out", "o", "--truth", "o/hospitals/x"), "truth folder o/hospitals/x lies inside o/hospitals"),
     ],
 )
@@ -226,7 +231,7 @@ def test_what_cannot_be_is_refused_in_one_sentence_and_nothing_is_written(
         ),
         (
             "[laboratory]\nhemolysed_share = -0.1\n",
-            "own.toml: laboratory.hemolysed_share = -0.1: input should be",
+            "hemolysed_share = -0.1: input should be greater than or equal to 0; allowed: 0 to 0.5",
         ),
         (
             "[monitor]\nlead_ii_missing = 1.0\n",
@@ -295,8 +300,8 @@ def test_a_run_without_a_cohort_writes_its_own_hospitals_as_a_case_control_study
     planned = journey(tmp_path / "run")
     assert [spec.name for spec in planned.sites] == ["north", "harbor", "valley"]
     assert planned.prepare is not None
-    assert (SIZES["quick"].patients, SIZES["quick"].personal_patients) == (88, 8)
-    assert (SIZES["standard"].patients, SIZES["standard"].personal_patients) == (132, 12)
+    assert (SIZES["quick"].patients, SIZES["quick"].personal_patients) == (150, 9)
+    assert (SIZES["standard"].patients, SIZES["standard"].personal_patients) == (512, 12)
     assert not (tmp_path / "run").exists()
 
 

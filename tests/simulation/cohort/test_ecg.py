@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from simulation.cohort.ecg import MARGIN_S, Shape, Waves, add_waves, seen_from, synthesize
+from simulation.cohort.ecg import MARGIN_S, Waves, add_waves, synthesize
 from simulation.cohort.rhythm import ATRIAL, FIBRILLATING, PACED, SINUS, VENTRICULAR, Rhythm
+from simulation.cohort.shape import Shape, seen_from
 
 RATE = 125.0
 

@@ -12,10 +12,10 @@ import pytest
 
 from common.seeding import stream
 from simulation.cohort.conditions import Conditions, Effects, make_conditions
-from simulation.cohort.ecg import shape_at
 from simulation.cohort.heart import Heart, heart_of, lead_signal, rates_of
 from simulation.cohort.patient import Patient, make_patient
 from simulation.cohort.profile import PROFILES
+from simulation.cohort.shape import shape_at
 
 Array = npt.NDArray[np.float64]
 RATE = 125.0

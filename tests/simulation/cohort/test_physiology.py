@@ -13,15 +13,11 @@ import pytest
 
 from common.seeding import stream
 from simulation.cohort.conditions import Effects, make_conditions
-from simulation.cohort.ecg import (
-    Shape,
-    rate_at,
-    shape_at,
-    synthesize,
-)
+from simulation.cohort.ecg import synthesize
 from simulation.cohort.patient import Patient, Role, Sensitivity, make_beat, make_patient
 from simulation.cohort.profile import PROFILES
 from simulation.cohort.rhythm import FIBRILLATING, SINUS, Rhythm, make_rhythm
+from simulation.cohort.shape import Shape, rate_at, shape_at
 
 Array = npt.NDArray[np.float64]
 UNMOVED = Sensitivity(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)

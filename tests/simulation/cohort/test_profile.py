@@ -68,19 +68,30 @@ def test_a_file_needs_only_what_differs(tmp_path):
     [
         ("colour = 1\n", "unknown key 'colour'"),
         ("[monitor]\nrate = 125\n", "unknown key 'monitor.rate'; did you mean 'rate_hz'?"),
-        ("[patients]\npaced_share = -0.1\n", "patients.paced_share = -0.1: input should be greater than or"),
-        ("[patients]\nfemale_share = 1.2\n", "patients.female_share = 1.2: input should be less than or"),
+        (
+            "[patients]\npaced_share = -0.1\n",
+            "paced_share = -0.1: input should be greater than or equal to 0; allowed: 0 to 1",
+        ),
+        (
+            "[patients]\nfemale_share = 1.2\n",
+            "female_share = 1.2: input should be less than or equal to 1; allowed: 0 to 1",
+        ),
         ('[patients]\nage_mean = "old"\n', "patients.age_mean = 'old'"),
         ("[laboratory]\ndraw_interval_h = -3\n", "laboratory.draw_interval_h = -3"),
-        ("[laboratory]\nclock_offset_min = 500\n", "less than or equal to 180"),
+        ("[laboratory]\nclock_offset_min = 500\n", "less than or equal to 180; allowed: -180 to 180"),
         ('[laboratory]\nunit = "mg/dL"\n', "input should be 'mEq/L' or 'mmol/L'"),
         ("[monitor]\nrate_hz = 100\n", "monitor: rate_hz = 100; allowed: 125, 249.89, 250, 500"),
         ("[monitor]\nrate_hz = -250\n", "monitor: rate_hz = -250; allowed: 125, 249.89, 250, 500"),
         ("[monitor]\nmains_hz = 55\n", "monitor.mains_hz = 55: input should be 50 or 60"),
         ("[monitor]\nbits = 12\n", "monitor.bits = 12: input should be 8 or 16"),
-        ("[monitor]\ngains = []\n", "monitor.gains"),
+        ("[monitor]\ngains = []\n", "monitor: gains = []; allowed: at least one gain"),
         ("[monitor]\ngains = [2000]\n", "gains: 2000; allowed with 8 bits: 5 to 500 units per mV"),
-        ("[monitor]\nnoise = nan\n", "monitor.noise = nan: input should be"),
+        (
+            "[monitor]\nnoise = nan\n",
+            "noise = nan: input should be a finite number; allowed: 0 to 10",
+        ),
+        # A shorter part of a stay is never recorded.
+        ("[monitor]\nrecorded_share = 0.05\n", "equal to 0.1; allowed: 0.1 to 1"),
     ],
 )
 def test_a_wrong_value_of_a_users_file_is_named_with_what_is_allowed(tmp_path, text, says):

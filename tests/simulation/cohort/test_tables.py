@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 from client.data.sources.mimic3_tables import ClinicalTables
+from simulation.cohort.charts import charting_system
+from simulation.cohort.clinical_parameters import POSITIVE_ABOVE
 from simulation.cohort.labs import BEYOND_SCALE, NO_RESULT, SERUM, WHOLE_BLOOD
 from simulation.cohort.patient import Role
 from simulation.cohort.profile import PROFILES, CohortSizes, FileStyle, SiteProfile
@@ -126,7 +128,8 @@ def test_the_reader_reads_every_style(tmp_path: Path, upper: bool, compressed: b
         assert found == expected
         person, patient = tables.person(key), plan.patient
         assert person.sex == patient.sex
-        assert person.height_cm in (None, round(patient.height_cm))
+        # CareVue charts whole inches
+        assert person.height_cm is None or abs(person.height_cm - patient.height_cm) <= 1.35
         assert person.weight_kg in (None, round(patient.weight_kg, 1))
         assert person.age is not None
         assert person.age == pytest.approx(91.4 if patient.age > 89 else patient.age, abs=2.7)
@@ -206,40 +209,71 @@ def test_codes_say_what_the_patient_has(folder: Path, plans: list[PatientPlan]) 
         assert "4293" not in found or patient.lvh
         assert "5849" not in found or patient.aki
         assert not {"4263", "4264"} & found or patient.bundle_branch_block
-        assert "2767" not in found or any((d.reading or 0) > 5.5 for d in plan.draws)
+        assert "2767" not in found or any((d.reading or 0) > POSITIVE_ABOVE for d in plan.draws)
     atrial = [("42731" in codes[p.patient.subject_id], p.patient.rhythm != "sinus") for p in plans]
     assert np.mean([code for code, has in atrial if has]) > 0.7
     assert any(code and not has for code, has in atrial)  # a code is no proof of fibrillation now
 
 
+def test_stays_are_charted_in_one_of_two_systems_as_often_as_in_the_demo(
+    folder: Path, plans: list[PatientPlan], real_data: Path
+) -> None:
+    theirs = [row["DBSOURCE"] for row in read(real_data / "mimic3_demo", "ICUSTAYS")]
+    ours = {row["SUBJECT_ID"]: row["DBSOURCE"] for row in read(folder, "ICUSTAYS")}
+    assert set(ours.values()) == set(theirs) == {"carevue", "metavision"}
+    many = [charting_system(plan) == "carevue" for plan in some_plans(NORTH, 400)]
+    assert np.mean(many) == pytest.approx(np.mean(np.array(theirs) == "carevue"), abs=0.07)
+    for row in read(folder, "CHARTEVENTS"):
+        old = ours[row["SUBJECT_ID"]] == "carevue"
+        assert (int(row["ITEMID"]) < 220_000) == old  # items of MetaVision have six digits
+        assert (row["ERROR"] == "", row["STOPPED"] == "NotStopd") == (old, old)
+
+
+def test_the_reader_finds_height_and_weight_of_both_systems(folder: Path, plans: list[PatientPlan]) -> None:
+    tables, seen = ClinicalTables(folder), Counter[str]()
+    for plan in plans:
+        person, system = tables.person(str(plan.patient.subject_id)), charting_system(plan)
+        if person.height_cm is not None:
+            charted_in = 2.54 if system == "carevue" else 1.0
+            assert abs(person.height_cm - plan.patient.height_cm) <= charted_in / 2 + 0.06
+            seen[f"{system} height"] += 1
+        if person.weight_kg is not None:
+            assert person.weight_kg == round(plan.patient.weight_kg, 1)
+            seen[f"{system} weight"] += 1
+    assert min(seen[f"{s} {what}"] for s in ("carevue", "metavision") for what in ("height", "weight")) > 4
+
+
 def test_the_rhythm_is_charted_when_it_is_there(folder: Path, plans: list[PatientPlan]) -> None:
-    rows = [row for row in read(folder, "CHARTEVENTS") if row["ITEMID"] == "220048"]
+    rows = [row for row in read(folder, "CHARTEVENTS") if row["ITEMID"] in ("212", "220048")]
     of = {plan.patient.subject_id: plan for plan in plans}
     seen: Counter[str] = Counter()
     for row in rows:
         plan = of[int(row["SUBJECT_ID"])]
         seconds = (datetime.fromisoformat(row["CHARTTIME"]) - plan.stay.base).total_seconds()
         fibrillates = bool(plan.conditions.at(np.array([seconds])).fibrillation[0])
-        text = "V Paced" if plan.patient.paced else "AF (Atrial Fibrillation)"
+        fibrillation = "Atrial Fib" if row["ITEMID"] == "212" else "AF (Atrial Fibrillation)"
+        text = "V Paced" if plan.patient.paced else fibrillation
         assert (row["VALUE"] == text) == (plan.patient.paced or fibrillates)
         seen[row["VALUE"]] += 1
     assert {"V Paced", "AF (Atrial Fibrillation)", "SR (Sinus Rhythm)", "ST (Sinus Tachycardia)"} <= set(seen)
-    both = {row["SUBJECT_ID"] for row in rows if row["VALUE"].startswith("AF")} & {
-        row["SUBJECT_ID"] for row in rows if row["VALUE"].startswith("S")
+    assert {"Atrial Fib", "Normal Sinus", "Sinus Tachy"} <= set(seen)
+    both = {row["SUBJECT_ID"] for row in rows if row["VALUE"].startswith("A")} & {
+        row["SUBJECT_ID"] for row in rows if "Sinus" in row["VALUE"]
     }
     assert both  # paroxysms have evidence in time
 
 
 def test_copies_of_potassium_are_often_exactly_an_hour_late(folder: Path) -> None:
+    copies = {"50971": ("227442", "829"), "50822": ("227464", "1535")}
     times: dict[tuple[str, str, str], set[datetime]] = {}
     for row in read(folder, "LABEVENTS"):
-        item = {"50971": "227442", "50822": "227464"}.get(row["ITEMID"])
-        if item and row["VALUENUM"]:
-            key = row["SUBJECT_ID"], item, row["VALUE"]
-            times.setdefault(key, set()).add(datetime.fromisoformat(row["CHARTTIME"]))
+        if row["ITEMID"] in copies and row["VALUENUM"]:
+            for item in copies[row["ITEMID"]]:
+                key = row["SUBJECT_ID"], item, row["VALUE"]
+                times.setdefault(key, set()).add(datetime.fromisoformat(row["CHARTTIME"]))
     late = total = 0
     for row in read(folder, "CHARTEVENTS"):
-        if row["ITEMID"] in ("227442", "227464"):
+        if row["ITEMID"] in ("227442", "227464", "829", "1535"):
             when = datetime.fromisoformat(row["CHARTTIME"])
             origins = times[row["SUBJECT_ID"], row["ITEMID"], row["VALUE"]]
             assert when in origins or when - timedelta(hours=1) in origins
