@@ -205,7 +205,7 @@ def physiology(
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes; never changes a number")] = 2,
 ) -> None:
-    """Repeat published studies on simulated patients and compare. About a minute."""
+    """Repeat published studies on simulated patients and compare. One to two minutes."""
     from simulation.cohort.proof.command import physiology as run_physiology
 
     say(run_physiology(patients, seed, out, workers))
