@@ -12,10 +12,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 export PYTHONDONTWRITEBYTECODE =
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs reference bench clean
+.PHONY: help demo test test-deployment lint format docs reference bench clean
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -41,6 +41,9 @@ demo: $(VENV)/.runtime ## Three synthetic hospitals, one federation, a report at
 
 test: $(VENV)/.development ## All tests; set FEDKALEMIA_TEST_DATA for those on real recordings
 	@$(BIN)/python -m pytest $(PYTEST)
+
+test-deployment: $(VENV)/.development ## What a deployment survives: killed, cut off, full disk (real processes, minutes)
+	@$(BIN)/python -m pytest -m survives $(PYTEST)
 
 lint: $(VENV)/.development ## Style, types, import directions, documentation
 	@$(BIN)/ruff check .

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from client import audit_cli, gate_cli
 from client.site import SITE_NAME, Site, load_site, write_site_file
 from common.command import run_app
 from common.config import parse_overrides
@@ -21,6 +22,8 @@ app = typer.Typer(
 )
 database_app = typer.Typer(help="The site database.", no_args_is_help=True)
 app.add_typer(database_app, name="database")
+gate_cli.add_commands(app)
+audit_cli.add_commands(app)
 
 SiteFolder = Annotated[Path, typer.Argument(metavar="SITE", help="Site folder, made by 'init'")]
 RunName = Annotated[

@@ -11,9 +11,9 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -23,6 +23,7 @@ from common.files import write_atomic
 
 DATABASE_VARIABLE = "FEDKALEMIA_DATABASE_URL"
 SITE_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
+SECTIONS = ("site", "source", "gate", "settings")
 
 
 class SourceSettings(Section):
@@ -39,6 +40,18 @@ class SourceSettings(Section):
     detect: bool = Field(False, description="mitbih: use the detector, not the annotated R peaks")
 
 
+class GateSettings(Section):
+    """Whose code runs here, and where the node's messages come from."""
+
+    code: Literal["local", "pin"] = Field(
+        "local", description="local: this installation's own code; pin: bundles approved by their SHA-256"
+    )
+    approved_bundles: tuple[Annotated[str, Field(pattern="^[0-9a-f]{64}$")], ...] = Field(
+        (), description="pin: SHA-256 of each bundle this site has reviewed"
+    )
+    node_address: str = Field("127.0.0.1:9094", description="Runtime address of this site's node, host:port")
+
+
 @dataclass(frozen=True)
 class Site:
     """A site's name, settings and places. Paths are absolute."""
@@ -48,6 +61,7 @@ class Site:
     settings: Settings
     source: SourceSettings
     database_url: str
+    gate: GateSettings = field(default_factory=GateSettings)
 
     @property
     def data_root(self) -> Path:
@@ -70,6 +84,16 @@ class Site:
         return self.folder / "report" / "index.html"
 
     @property
+    def node(self) -> Path:
+        """Folder of the node: its private key, the federation's authority; no data, no database."""
+        return self.folder / "node"
+
+    @property
+    def gate_folder(self) -> Path:
+        """Folder of the gate: the ledger, its key, the secret shared with the node."""
+        return self.folder / "gate"
+
+    @property
     def log(self) -> Path:
         """The site's own log; full error texts go here and nowhere else."""
         return self.folder / "site.log"
@@ -90,8 +114,8 @@ def load_site(folder: Path, environment: Mapping[str, str] = os.environ) -> Site
             f"{folder} is not a site folder: it has no site.toml; run 'fedkalemia-site init {folder}' first"
         )
     values = read_toml(path)
-    if unknown := sorted(set(values) - {"site", "source", "settings"}):
-        hint = nearest(unknown[0], ["site", "source", "settings"])
+    if unknown := sorted(set(values) - set(SECTIONS)):
+        hint = nearest(unknown[0], list(SECTIONS))
         raise ConfigurationError(f"{path}: unknown section {unknown[0]!r}{hint}")
     name, url_file = _site_section(values.get("site", {}), path)
     return Site(
@@ -100,6 +124,7 @@ def load_site(folder: Path, environment: Mapping[str, str] = os.environ) -> Site
         settings=_settings(values.get("settings", {})),
         source=validated(SourceSettings, values.get("source", {}), f"{path}, section source"),
         database_url=_database_url(folder, url_file, environment),
+        gate=validated(GateSettings, values.get("gate", {}), f"{path}, section gate"),
     )
 
 

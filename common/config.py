@@ -9,17 +9,20 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from common.errors import ConfigurationError
 from common.task import TASKS, Task
 
 Model = TypeVar("Model", bound=BaseModel)
+#: A daily window of time, such as 22:30-04:00.
+WINDOW = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]")
 
 
 class Section(BaseModel):
@@ -166,7 +169,20 @@ class PolicySettings(Section):
     min_cell: int = Field(5, ge=1, description="Distinct patients below which a number is suppressed")
     max_local_epochs: int = Field(10, ge=1, description="Most local epochs a server may ask for")
     max_rounds: int = Field(1000, ge=1, description="Most federated rounds a server may ask for")
+    max_update_norm: float = Field(
+        10.0, gt=0, description="Largest L2 norm of a trained update; a larger one is scaled down to it"
+    )
     personalize: bool = Field(True, description="Personalization may be asked for by the server")
+    maintenance: str = Field(
+        "", description="Daily window, local time, in which the site only says hello: 02:00-04:30"
+    )
+
+    @field_validator("maintenance")
+    @classmethod
+    def _is_window(cls, value: str) -> str:
+        if value and not WINDOW.fullmatch(value):
+            raise ValueError(f"{value!r} is no window; write it like 02:00-04:30, or leave it empty for none")
+        return value
 
 
 class Settings(Section):

@@ -75,6 +75,36 @@ class FederationError(FedkalemiaError):
     code = "federation_failed"
 
 
+class BundleError(PolicyError):
+    """The code that came with a run is not on the site's list of approved bundles."""
+
+    code = "bundle_refused"
+
+
+class TaskError(PolicyError):
+    """The engine handed over a task or message that is not one of this federation's."""
+
+    code = "task_refused"
+
+
+class MaintenanceError(PolicyError):
+    """The site is inside its own maintenance window."""
+
+    code = "maintenance"
+
+
+class IdentityError(FedkalemiaError):
+    """A key or certificate is missing, unreadable, expired, or belongs to somebody else."""
+
+    code = "bad_identity"
+
+
+class LedgerError(FedkalemiaError):
+    """The ledger of what left the site cannot be written, or does not verify."""
+
+    code = "ledger_failed"
+
+
 class StorageError(FedkalemiaError):
     """The disk is full or a folder cannot be written."""
 

@@ -24,7 +24,7 @@ from common.errors import ProtocolError
 if TYPE_CHECKING:  # saying hello must not cost the import of torch
     from common.weights import Weights
 
-VERSION = 1
+VERSION = 2
 
 HELLO, ROUND, EVALUATE, PERSONALIZE = "query.hello", "train.round", "evaluate.round", "query.personalize"
 Direction = Literal["request", "reply"]
@@ -51,6 +51,11 @@ FAILURES: Mapping[str, str] = {
     "bad_model": "the weights do not fit the site's model",
     "bad_message": "the site refused the message: a key, type or size is not in the protocol",
     "refused_by_policy": "the site's policy does not allow this",
+    "bundle_refused": "the site runs only code it has approved, and this run's bundle is not on its list",
+    "task_refused": "the site takes only this federation's messages, and this was another",
+    "maintenance": "the site is in its maintenance window; ask again later",
+    "bad_identity": "a key or certificate of the site is missing, unreadable or expired",
+    "ledger_failed": "the site cannot write its ledger, and sends nothing without it",
     "storage_failed": "the site's disk is full or not writable",
     "other_preprocessing": "the site prepares its beats with other settings than this run",
     "interrupted": "the site was stopped by its operator",
@@ -65,6 +70,7 @@ SERVER_FAILURES: Mapping[str, str] = {
     "bad_weights": "the site's weights have another size than the model, or values that are not finite",
     "other_version": "the site runs another version of this software",
     "name_taken": "another connected site already has this name",
+    "name_refused": "the site calls itself by a name that was not registered with its key",
 }
 
 
@@ -196,6 +202,8 @@ ALLOWED: Mapping[str, Mapping[Direction, Mapping[str, Mapping[str, Kind]]]] = {
     },
 }
 FAILURE = {"failure": {"code": Kind(str, pattern=re.compile("|".join(FAILURES)))}}
+# What the gate of a site adds to every reply: how many entries its ledger has, and the last one's digest.
+LEDGER = {"entries": _count(1e15), "head": _SHA}
 WEIGHT_KEYS = ("trainable", "statistics")
 
 
@@ -210,8 +218,10 @@ def check(content: RecordDict, message_type: str, direction: Direction) -> None:
     if message_type not in ALLOWED:
         raise ProtocolError(f"message type {message_type!r} is not in the protocol")
     where = f"{message_type} {direction}"
-    failed = direction == "reply" and list(content) == ["failure"]
+    failed = direction == "reply" and set(content) <= {"failure", "ledger"} and "failure" in content
     records = FAILURE if failed else ALLOWED[message_type][direction]
+    if direction == "reply":
+        records = {**records, "ledger": LEDGER}
     for name, record in content.items():
         if name not in records:
             raise ProtocolError(f"{where}: record {name!r} is not in the protocol")
@@ -219,8 +229,8 @@ def check(content: RecordDict, message_type: str, direction: Direction) -> None:
             _check_weights(record, where)
         else:
             _check_values(record, records[name], f"{where}, record {name!r}", name)
-    # A site that only evaluated has no weights to answer.
-    optional = {"weights"} if direction == "reply" else set()
+    # A site that only evaluated has no weights to answer; without a gate there is no ledger.
+    optional = {"weights", "ledger"} if direction == "reply" else set()
     if missing := set(records) - set(content) - optional:
         raise ProtocolError(f"{where}: records {sorted(missing)} are missing")
 
@@ -391,6 +401,14 @@ def failure(code: str) -> RecordDict:
 def sentence(code: str) -> str:
     """Return the fixed sentence that a failure code stands for."""
     return SERVER_FAILURES.get(code) or FAILURES.get(code, FAILURES["site_error"])
+
+
+def ledger_head(content: RecordDict) -> tuple[int, str] | None:
+    """Return the number of entries and the head of the site's ledger that a reply carries, or None."""
+    if "ledger" not in content:
+        return None
+    record = content.config_records["ledger"]
+    return int(str(record["entries"])), str(record["head"])
 
 
 @cache

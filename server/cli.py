@@ -9,6 +9,7 @@ import typer
 
 from common.command import run_app
 from common.logs import say
+from server import identity_cli, jobs_cli
 
 app = typer.Typer(
     help="The coordinator: what may cross the wire, and the cross-site summary.",
@@ -16,6 +17,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+identity_cli.add_commands(app)
+jobs_cli.add_commands(app)
 
 
 @app.command()

@@ -117,3 +117,13 @@ def test_each_task_has_words_for_its_labels():
 def test_settings_that_contradict_each_other_are_refused(overrides, says):
     with pytest.raises(ConfigurationError, match=says):
         make_settings(overrides=overrides)
+
+
+@pytest.mark.parametrize(
+    "window", ["2-4", "02:00", "24:00-04:00", "02:00-04:60", "02:00-04:30 ", "\u0660\u0662:00-04:30"]
+)
+def test_a_maintenance_window_is_written_one_way(window: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"policy\.maintenance.*write it like 02:00-04:30"):
+        make_settings("hyperkalemia", "standard", {"policy": {"maintenance": window}})
+    good = make_settings("hyperkalemia", "standard", {"policy": {"maintenance": "22:30-04:00"}})
+    assert good.policy.maintenance == "22:30-04:00"
