@@ -1,8 +1,9 @@
 """The Flower ClientApp: a site's answers to the server, each a few lines.
 
-Whatever goes wrong inside a handler, the server gets a code that stands for a fixed sentence; the full text
-goes to the site's own log and nowhere else. Only what stops the process itself (Ctrl-C, exit) passes through:
-an operator who stops a site must not see it go on.
+The site's policy is applied to every request and every reply here, so that it holds in simulation as it does
+in a deployment. Whatever goes wrong inside a handler, the server gets a code that stands for a fixed
+sentence; what was wrong and where goes to the site's own log and nowhere else. Only what stops the process
+itself (Ctrl-C, exit) passes through: an operator who stops a site must not see it go on.
 """
 
 from __future__ import annotations
@@ -10,22 +11,38 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from client.gate import policy
+from client.gate.telling import told
 from client.site import Site, load_site
 from common import protocol
-from common.errors import ConfigurationError, FedkalemiaError, PolicyError
+from common.errors import ConfigurationError, FedkalemiaError, TaskError
 from common.logs import LOGGER, site_log
 from common.protocol import RoundPlan, RunPlan
 
 Handler = Callable[[Site, RecordDict], RecordDict]
 Plan = TypeVar("Plan", bound=RunPlan)
 
-app = ClientApp()
+
+class SiteApp(ClientApp):
+    """A ClientApp that answers a message it has no handler for with a fixed code, not with an error text."""
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        """Answer one message."""
+        if message.metadata.message_type in protocol.ALLOWED:
+            return super().__call__(message, context)
+        folder = Path(str(context.node_config.get("site-folder", "")))
+        _log(folder).warning("refused a message of a type that is not in the protocol")
+        return Message(protocol.failure(TaskError.code), reply_to=message)
+
+
+app = SiteApp()
 
 
 def answers(message_type: str) -> Callable[[Handler], Callable[[Message, Context], Message]]:
@@ -48,16 +65,21 @@ def _answer(message_type: str, handler: Handler, message: Message, context: Cont
             raise ConfigurationError("the node configuration has no site-folder; start the node with one")
         protocol.check(message.content, message_type, "request")
         site = load_site(folder)
-        content = handler(site, message.content)
+        rules = site.settings.policy
+        policy.check_request(rules, message_type, message.content, datetime.now().astimezone())
+        content = handler(site, policy.clamp(rules, message_type, message.content))
         protocol.check(content, message_type, "reply")
+        enforced = policy.enforce(rules, message_type, message.content, content)
     except Exception as error:
-        _log(folder).exception("%s failed", message_type)
+        _log(folder).error("%s failed: %s", message_type, told(error))
         return protocol.failure(error.code if isinstance(error, FedkalemiaError) else "site_error")
     except BaseException:
         _log(folder).warning("%s stopped by its operator", message_type)
         raise
+    for note in enforced.notes:
+        _log(folder).warning("%s: %s", message_type, note)
     _log(folder).info("%s answered in %.1f s", message_type, time.monotonic() - began)
-    return content
+    return enforced.content
 
 
 def _log(folder: Path) -> logging.Logger:
@@ -69,6 +91,16 @@ def _log(folder: Path) -> logging.Logger:
 @answers(protocol.HELLO)
 def hello(site: Site, content: RecordDict) -> RecordDict:
     """Say who is here and what runs here; opens no database and loads no model."""
+    asked = content.config_records["config"]
+    other = (asked["software"], asked["protocol"])
+    if other != (protocol.software(), protocol.VERSION):
+        site_log(site.log).warning(
+            "the coordinator runs version %s (protocol %s), this site %s (protocol %d); it will refuse this "
+            "site until both are the same",
+            *other,
+            protocol.software(),
+            protocol.VERSION,
+        )
     return RecordDict(
         {
             "config": ConfigRecord(
@@ -102,8 +134,6 @@ app.evaluate("round")(answers(protocol.EVALUATE)(federated_round))
 def personalize(site: Site, content: RecordDict) -> RecordDict:
     """Fit the weights that arrived to each personal patient; answer counts and sums only."""
     plan = _plan(site, content, RunPlan)
-    if not site.settings.policy.personalize:
-        raise PolicyError("policy.personalize is false: this site personalizes by its own command only")
     from client.learning import rounds
 
     return protocol.reply(rounds.personalize_site(site, protocol.read_weights(content), plan))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from client import audit_cli, gate_cli
+from client.node import LISTEN, split_address
 from client.site import SITE_NAME, Site, load_site, write_site_file
 from common.command import run_app
 from common.config import parse_overrides
@@ -47,21 +48,44 @@ def init(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a setting")
     ] = None,
+    server: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Front end of the coordinator; may be written later")
+    ] = "",
+    ca: Annotated[
+        Path | None, typer.Option(help="The federation's pki/ca.crt; may be put into node/ later")
+    ] = None,
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where the node waits for the executor")
+    ] = LISTEN,
+    node_address: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Where the executor finds the node; default: as --listen"),
+    ] = None,
 ) -> None:
-    """Make a site folder with a site.toml you can read and edit."""
+    """Make a site folder: a site.toml you can read and edit, and the keys to take part in a federation."""
+    from client.gate.folders import check_new, make_folders
+
     if lab_clock_ahead and source != "mimic3":
         raise ConfigurationError(
             f"--lab-clock-ahead has no meaning with --source {source}: it has no laboratory"
         )
     task = "ventricular" if source == "mitbih" else "hyperkalemia"
+    check_new(server=server, listen=listen, authority=ca)
+    address = node_address or listen
+    split_address(address, "--node-address")
     path = write_site_file(
         folder,
         name=name,
         source={"kind": source, "folder": str(data.resolve())}
         | ({"lab_clock_ahead_min": lab_clock_ahead} if lab_clock_ahead else {}),
         settings={"task": task, "preset": preset, **parse_overrides(overrides or [])},
+        gate=None if address == LISTEN else {"node_address": address},
     )
-    say(f"wrote {path}\nnext: fedkalemia-site ingest {folder}")
+    node = make_folders(folder, name=name, server=server, listen=listen, authority=ca)
+    line = node.public.read_text(encoding="utf-8").strip()
+    say(f"wrote {path}, {node.folder} and {folder / 'gate'}\npublic key of this site: {line}")
+    say(f"next: fedkalemia-site ingest {folder}")
+    say(f"to join a federation, its coordinator runs: fedkalemia-server site add HOME {name} '{line}'")
 
 
 @app.command()

@@ -160,9 +160,20 @@ def _database_url(folder: Path, url_file: str | None, environment: Mapping[str, 
 
 
 def write_site_file(
-    folder: Path, *, name: str, source: Mapping[str, Any], settings: Mapping[str, Any]
+    folder: Path,
+    *,
+    name: str,
+    source: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    gate: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write ``site.toml``, after checking that it can be read back.
+
+    Parameters
+    ----------
+    folder : the site folder.
+    name, source, settings, gate : its sections; without a ``gate`` the defaults hold, and no section is
+        written.
 
     Raises
     ------
@@ -170,11 +181,13 @@ def write_site_file(
         If a value is wrong, or the folder already has another ``site.toml``.
     """
     path = folder / "site.toml"
-    text = _toml({"site": {"name": name}, "source": source, "settings": settings})
+    sections = {"site": {"name": name}, "source": source, **({"gate": gate} if gate else {})}
+    text = _toml({**sections, "settings": settings})
     if path.is_file() and path.read_text(encoding="utf-8") != text:
         raise ConfigurationError(f"{path} exists and differs; edit it, or choose another folder")
     _site_section({"name": name}, path)
     validated(SourceSettings, source, "section source")
+    validated(GateSettings, gate or {}, "section gate")
     _settings(settings)
     write_atomic(path, text)
     return path

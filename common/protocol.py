@@ -38,7 +38,10 @@ MAX_LIST = 4_096
 SITE_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 RUN_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
-SOFTWARE = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+[a-z0-9.+]{0,16}")
+#: A version as Python packages write it; no room for words, nor for a date with its year.
+SOFTWARE = re.compile(
+    r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}((a|b|rc)[0-9]{1,3})?(\.post[0-9]{1,3})?(\.dev[0-9]{1,5})?(\+bundle)?"
+)
 
 # Codes a site may answer instead of a result, and the sentence the server shows for each. The text of
 # the error itself stays in the site's log.
@@ -97,7 +100,7 @@ class Kind:
             fits = self.pattern is not None and self.pattern.fullmatch(value)
             return None if fits else "is not one of the allowed texts"
         if isinstance(value, int | float) and not isinstance(value, bool):
-            if math.isnan(value) and self.type is float:
+            if isinstance(value, float) and math.isnan(value):
                 return "is not a number"
             if not self.low <= value <= self.high:
                 return f"must lie in [{self.low:g}, {self.high:g}]"
@@ -144,6 +147,15 @@ _FIGURES = (
     "strip-accuracy|strip-sensitivity|strip-specificity|strip-auc"
 )
 _MOMENTS = "n|total|total-sq"
+# Every group, outcome and reason by name: a key must not be able to spell anything else.
+_GROUPS = "train|validation|test|personal"
+_OUTCOMES = "personal|not_interleaved|too_few_strips|one_label|trained_generic"
+_REASONS = (
+    "implausible_value|no_numeric_value|wrong_unit|not_in_stay|whole_blood_twin|conflicting_draws|merged_into|"
+    "low_potassium|no_waveform|no_clinical_overlap|unreadable_segment|lead_ii_absent|too_little_signal|"
+    "flat_line|clipped|too_few_beats|amplitude_out_of_range|heart_rate_out_of_range|detectors_disagree|"
+    "beats_unlike|atrial_fibrillation"
+)
 # The answers to train.round and evaluate.round: sums over beats and over patients.
 _ROUND_REPLY: dict[str, Kind] = {
     r"train-(patients|strips|beats)": _count(),
@@ -155,9 +167,9 @@ _ROUND_REPLY: dict[str, Kind] = {
 }
 # The answer to query.personalize: counts and sums only, suppressed below the site's smallest cell.
 _PERSONALIZE_REPLY: dict[str, Kind] = {
-    r"cohort\.[a-z_]{1,24}\.(patients|strips|positive|negative|gap)": _count(),
-    r"flow\.[a-z_]{1,32}": _count(),
-    r"outcome\.[a-z_]{1,24}": _count(),
+    rf"cohort\.({_GROUPS})\.(patients|strips|positive|negative|gap)": _count(),
+    rf"flow\.(labelled|accepted|{_REASONS})": _count(),
+    rf"outcome\.({_OUTCOMES})": _count(),
     r"generic\.(beat|strip)\.(tp|fp|tn|fn)": _count(1e12),
     r"generic\.histogram\.(positive|negative)": Kind(int, 0, 1e12, length=MAX_LIST),
     r"generic\.patients": _count(),
@@ -205,18 +217,25 @@ FAILURE = {"failure": {"code": Kind(str, pattern=re.compile("|".join(FAILURES)))
 # What the gate of a site adds to every reply: how many entries its ledger has, and the last one's digest.
 LEDGER = {"entries": _count(1e15), "head": _SHA}
 WEIGHT_KEYS = ("trainable", "statistics")
+RECORDS = ("config", "failure", "ledger", "metrics", "weights")
 
 
 def check(content: RecordDict, message_type: str, direction: Direction) -> None:
     """Check that a message holds nothing but what the protocol lists.
 
+    Parameters
+    ----------
+    content : whatever arrived, or is about to leave.
+    message_type, direction : what it claims to be.
+
     Raises
     ------
     ProtocolError
-        Naming the record and key, never the value.
+        Naming listed records and keys only. A value, or a key of somebody else's, is never quoted: either
+        may be an identifier, and the sentence ends in a log.
     """
     if message_type not in ALLOWED:
-        raise ProtocolError(f"message type {message_type!r} is not in the protocol")
+        raise ProtocolError("this message type is not in the protocol")
     where = f"{message_type} {direction}"
     failed = direction == "reply" and set(content) <= {"failure", "ledger"} and "failure" in content
     records = FAILURE if failed else ALLOWED[message_type][direction]
@@ -224,7 +243,8 @@ def check(content: RecordDict, message_type: str, direction: Direction) -> None:
         records = {**records, "ledger": LEDGER}
     for name, record in content.items():
         if name not in records:
-            raise ProtocolError(f"{where}: record {name!r} is not in the protocol")
+            what = f"a record {name!r}" if name in RECORDS else "a record of another name"
+            raise ProtocolError(f"{where}: {what} is not allowed; allowed are {', '.join(sorted(records))}")
         if name == "weights":
             _check_weights(record, where)
         else:
@@ -241,10 +261,10 @@ def _check_values(record: object, allowed: Mapping[str, Kind], where: str, name:
         raise ProtocolError(f"{where} must be a {expected.__name__}")
     if len(record) > MAX_METRIC_KEYS:
         raise ProtocolError(f"{where} holds {len(record)} keys; at most {MAX_METRIC_KEYS} are allowed")
-    for key, value in record.items():
+    for number, (key, value) in enumerate(record.items(), start=1):
         kind = next((kind for pattern, kind in allowed.items() if re.fullmatch(pattern, key)), None)
         if kind is None:
-            raise ProtocolError(f"{where}: key {key[:64]!r} is not in the protocol")
+            raise ProtocolError(f"{where}: its key number {number} is not in the protocol")
         if why := kind.refuses(value):
             raise ProtocolError(f"{where}: {key} {why}")
     if name != "metrics" and (missing := set(allowed) - set(record)):
@@ -252,13 +272,16 @@ def _check_values(record: object, allowed: Mapping[str, Kind], where: str, name:
 
 
 def _check_weights(record: object, where: str) -> None:
-    if not isinstance(record, ArrayRecord) or set(record) != set(WEIGHT_KEYS):
+    if not isinstance(record, ArrayRecord) or len(record) != 2 or set(record) != set(WEIGHT_KEYS):
         raise ProtocolError(f"{where}: weights must be the two arrays {WEIGHT_KEYS}")
     for key, array in record.items():
-        if array.dtype != "float32" or len(array.shape) != 1 or not 0 <= array.shape[0] <= MAX_WEIGHTS:
+        size = array.shape[0] if len(array.shape) == 1 else None
+        if array.dtype != "float32" or type(size) is not int or not 0 <= size <= MAX_WEIGHTS:
             raise ProtocolError(f"{where}: weights {key!r} must be one float32 vector")
         # What is declared must also be what is there: numpy would allocate whatever the inner header says.
-        if array.stype != "numpy.ndarray" or _inner_shape(array.data) != tuple(array.shape):
+        if array.stype != "numpy.ndarray" or (numbers := vector_bytes(array.data)) is None:
+            raise ProtocolError(f"{where}: the bytes of weights {key!r} are not a vector")
+        if len(numbers) != 4 * size:
             raise ProtocolError(f"{where}: the bytes of weights {key!r} are not the vector they declare")
 
 
@@ -271,13 +294,16 @@ _NPY = re.compile(
 _NPY_HEADER_MAX = 512
 
 
-def _inner_shape(data: bytes) -> tuple[int, ...] | None:
-    """Return the shape of an array in NumPy's file format, None if it is anything but a whole vector."""
+def vector_bytes(data: bytes) -> memoryview | None:
+    """Return the numbers of a float32 vector in NumPy's file format, little-endian, without its header.
+
+    None if the bytes are anything but one whole vector. Nothing is copied.
+    """
     header = _NPY.match(data[:_NPY_HEADER_MAX])
     if header is None or int.from_bytes(data[8:10], "little") != header.end() - 10:
         return None
-    length = int(header[1])
-    return (length,) if len(data) - header.end() == 4 * length else None
+    numbers = memoryview(data)[header.end() :]
+    return numbers if len(numbers) == 4 * int(header[1]) else None
 
 
 def weights_record(weights: Weights) -> ArrayRecord:

@@ -7,14 +7,47 @@ of Flower that are not public are used; ``check_engine`` says so at the start if
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import os
+import signal
+import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from common.errors import ConfigurationError, FederationError, IdentityError
+from common.logs import duration, say
+
+if TYPE_CHECKING:  # imported when a loop starts: a command that only reads must not wait for Flower
+    from flwr.proto.runtime_pb2 import AcquireTaskResponse
+    from flwr.proto.task_pb2 import Task
+    from flwr.supercore.runtime import RuntimeHttpClient
 
 CLIENT_TASK, AGENT_TASK, SERVER_TASK = "flwr-clientapp", "flwr-agentapp", "flwr-serverapp"
+MODEL_TASK, CONNECTOR_TASK = "flwr-model", "flwr-connector"
 POLL_S = 0.25
+CHILD_POLL_S = 0.02
+STOP_S = 15.0  # Flower itself ends a process 5 s after it was asked to
+AWAY_LINE_S = 60.0
+
+Work = Callable[["Runtime", "Task", str], "int | None"]
+#: Places in Flower by name (``module:name``), each with parameters it must take.
+Uses = Mapping[str, Sequence[str]]
+
+_USES: Uses = {
+    "flwr.supercore.runtime:RuntimeHttpClient.AcquireTask": ("request",),
+    "flwr.supercore.runtime:RuntimeHttpClient.from_server_address": (
+        *("server_address", "insecure", "root_certificates", "interceptors", "retry_invoker"),
+    ),
+    "flwr.supercore.interceptors:RuntimeVersionHttpInterceptor": ("component_name",),
+    "flwr.supercore.interceptors:SuperExecAuthHttpInterceptor": ("master_secret", "protected_methods"),
+    "flwr.proto.runtime_pb2:AcquireTaskRequest": (),
+}
 
 
 @dataclass(frozen=True)
@@ -31,3 +64,237 @@ class Runtime:
     address: str
     secret: bytes
     root_certificates: Path | None = None
+
+    @property
+    def insecure(self) -> bool:
+        """Whether the other side is spoken to in plain HTTP, as within one machine or one network."""
+        return self.root_certificates is None
+
+    def certificates(self) -> bytes | None:
+        """Return the authority's certificate, None for plain HTTP.
+
+        Raises
+        ------
+        IdentityError
+            If the file cannot be read.
+        """
+        if self.root_certificates is None:
+            return None
+        try:
+            return self.root_certificates.read_bytes()
+        except OSError as error:
+            raise IdentityError(
+                f"the authority's certificate {self.root_certificates} cannot be read: {error.strerror}"
+            ) from None
+
+
+def check_engine(uses: Uses | None = None) -> None:
+    """Check that what this loop and its caller rely on in Flower is there, with the expected parameters.
+
+    Parameters
+    ----------
+    uses : what the caller relies on besides the loop's own, such as
+        ``{"flwr.some.module:function": ("parameter",)}``.
+
+    Raises
+    ------
+    ConfigurationError
+        Naming the first thing that is missing and the installed version.
+    """
+    for place, parameters in {**_USES, **(uses or {})}.items():
+        missing = _missing(place, parameters)
+        if missing:
+            import flwr
+
+            raise ConfigurationError(
+                f"Flower {flwr.__version__} has no {missing} any more, which this software relies on; "
+                "install the version that constraints.txt names"
+            )
+
+
+def _missing(place: str, parameters: Sequence[str]) -> str | None:
+    module, _, path = place.partition(":")
+    try:
+        found = importlib.import_module(module)
+        for name in path.split("."):
+            found = getattr(found, name)
+        taken = inspect.signature(cast("Callable[..., object]", found)).parameters if parameters else {}
+    except (ImportError, AttributeError):
+        return place
+    return next((f"parameter {name!r} of {place}" for name in parameters if name not in taken), None)
+
+
+def serve(runtime: Runtime, types: Collection[str], work: Work, *, heartbeat: Path | None = None) -> None:
+    """Take tasks and do each in a child of its own, one at a time, until stopped.
+
+    A child that is killed ends its own task only: its claim runs out on the other side, which then answers
+    with an error by itself. While the other side is away this goes on asking, with a line now and then.
+
+    Parameters
+    ----------
+    runtime : where tasks come from.
+    types : task types that are taken; all others stay where they are.
+    work : called in the child with the runtime, the task and the task's token; what it returns is the
+        child's exit code.
+    heartbeat : file whose modification time says that this loop is alive; touched at every step, also
+        while a child works.
+
+    Raises
+    ------
+    IdentityError
+        If the other side does not accept the secret.
+    FederationError
+        If it speaks another protocol.
+    KeyboardInterrupt
+        When the process is told to stop; the child was told first, and has ended.
+    """
+    if threading.active_count() > 1:
+        raise RuntimeError("a process with threads must not fork")
+    source = _Source(runtime, sorted(types))
+    while True:
+        _beat(heartbeat)
+        answer = source.acquire()
+        if answer is not None and answer.HasField("task") and answer.token:
+            _run(runtime, answer.task, answer.token, work, heartbeat)
+        else:
+            time.sleep(POLL_S)
+
+
+class _Source:
+    """The other side's runtime API, asked for tasks without ever giving up."""
+
+    def __init__(self, runtime: Runtime, types: Sequence[str]) -> None:
+        from flwr.proto.runtime_pb2 import AcquireTaskRequest
+
+        self._runtime = runtime
+        self._client = _client(runtime)
+        self._request = AcquireTaskRequest(supported_task_types=list(types))
+        self._away_since: float | None = None
+        self._said = 0.0
+
+    def acquire(self) -> AcquireTaskResponse | None:
+        """Return the answer to one question, None while the other side is away."""
+        import httpx
+
+        try:
+            answer = self._client.AcquireTask(self._request)
+        except httpx.TransportError:
+            self._away("does not answer")
+            return None
+        except httpx.HTTPStatusError as error:
+            status = error.response.status_code
+            if status >= 500:
+                self._away(f"answers with status {status}")
+                return None
+            raise self._refused(status) from None
+        if self._away_since is not None:
+            say(f"{self._runtime.address} is back after {duration(time.monotonic() - self._away_since)}")
+            self._away_since = None
+        return answer
+
+    def _away(self, how: str) -> None:
+        now = time.monotonic()
+        if self._away_since is None:
+            self._away_since, self._said = now, now
+            say(f"{self._runtime.address} {how}; asking again until it does")
+        elif now - self._said > AWAY_LINE_S:
+            self._said = now
+            say(f"{self._runtime.address} {how} since {duration(now - self._away_since)}; still asking")
+
+    def _refused(self, status: int) -> IdentityError | FederationError:
+        if status in {401, 403}:
+            return IdentityError(
+                f"{self._runtime.address} does not accept the secret of this process; both sides must hold "
+                "the same executor.secret or runner.secret, and their clocks must agree"
+            )
+        return FederationError(
+            f"{self._runtime.address} answers with status {status} when asked for a task; is it a Flower "
+            "runtime of the version that constraints.txt names?"
+        )
+
+
+def _client(runtime: Runtime) -> RuntimeHttpClient:
+    from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
+    from flwr.supercore.runtime import RuntimeHttpClient
+
+    protected = frozenset({"/flwr.proto.Runtime/AcquireTask"})
+    return RuntimeHttpClient.from_server_address(
+        server_address=runtime.address,
+        insecure=runtime.insecure,
+        root_certificates=runtime.certificates(),
+        interceptors=[
+            RuntimeVersionHttpInterceptor(component_name="SuperExec"),
+            SuperExecAuthHttpInterceptor(master_secret=runtime.secret, protected_methods=protected),
+        ],
+    )
+
+
+def _run(runtime: Runtime, task: Task, token: str, work: Work, heartbeat: Path | None) -> None:
+    """Do one task in a child and wait for it; it may take as long as the task takes."""
+    began = time.monotonic()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        _child(lambda: work(runtime, task, token))
+    try:
+        code = _wait(child, None, heartbeat)
+    except BaseException:  # this process is told to stop: the child first
+        _stop(child, heartbeat)
+        raise
+    took = duration(time.monotonic() - began)
+    if code is not None and code < 0:
+        how = signal.Signals(-code).name
+        say(f"task {task.task_id}: its process was ended by {how} after {took} (out of memory?)")
+    else:
+        say(f"task {task.task_id}: {'done' if code == 0 else 'ended with an error'} in {took}")
+
+
+def _child(action: Callable[[], int | None]) -> None:
+    """Run in the forked child and never come back."""
+    code = 1
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.default_int_handler)
+        code = action() or 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException as error:
+        # Only the type: the text of an error may say anything, and this goes to the container's log.
+        say(f"the task's process failed: {type(error).__name__}")
+    finally:
+        with suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _wait(child: int, limit_s: float | None, heartbeat: Path | None) -> int | None:
+    """Wait for a child; return its exit code (negative: the signal that ended it), None after the limit."""
+    began = touched = time.monotonic()
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        now = time.monotonic()
+        if limit_s is not None and now - began > limit_s:
+            return None
+        if now - touched > POLL_S:
+            touched = now
+            _beat(heartbeat)
+        time.sleep(CHILD_POLL_S)
+
+
+def _stop(child: int, heartbeat: Path | None) -> None:
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(child, how)
+            if _wait(child, STOP_S, heartbeat) is not None:
+                return
+
+
+def _beat(heartbeat: Path | None) -> None:
+    """Touch the file. One that cannot be touched is a missed beat, which is what its reader looks for."""
+    if heartbeat is not None:
+        with suppress(OSError):
+            heartbeat.touch()

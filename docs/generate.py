@@ -12,7 +12,7 @@ from typing import Any, Union, get_args, get_origin
 from client.data.exclusion import EXCLUSION_TEXT
 from client.database.diagram import diagram
 from common.config import make_settings
-from common.protocol import ALLOWED, FAILURES, Kind
+from common.protocol import ALLOWED, FAILURES, LEDGER, Kind
 from common.task import TASKS
 from simulation.listing import settings_rows
 from simulation.summary import (
@@ -95,6 +95,12 @@ def protocol_page() -> str:
                     rows.append(("`weights`", "`trainable`, `statistics`", "float32 vectors"))
                 rows += [(f"`{record}`", f"`{escape(key)}`", kind_name(kind)) for key, kind in keys.items()]
             text += table(("record", "key", "type and bounds"), rows)
+    text += (
+        "\n## With every reply of a deployment\n\nThe gate of a site adds the head of its "
+        "[ledger](../explanation/egress-ledger.md). No request may carry it.\n\n"
+    )
+    rows = [("`ledger`", f"`{escape(key)}`", kind_name(kind)) for key, kind in LEDGER.items()]
+    text += table(("record", "key", "type and bounds"), rows)
     text += "\n## Failures\n\nInstead of any reply a site may answer one code, and nothing else.\n\n"
     return text + table(("code", "what the coordinator shows"), [(f"`{c}`", s) for c, s in FAILURES.items()])
 

@@ -1,6 +1,8 @@
 """The Flower ServerApp: reads the run configuration and runs the federation.
 
-The run configuration is flat and comes from outside; every value is checked before it is used.
+The run configuration is flat and comes from outside; every value is checked before it is used. ``home`` is
+set by the coordinator's runner and by nobody else: then the files go into the coordinator's folder of the
+run, and only registered sites take part, each under its registered name.
 """
 
 from __future__ import annotations
@@ -16,7 +18,11 @@ from common.config import Settings, make_settings, merge, nearest, parse_overrid
 from common.errors import ConfigurationError
 from common.files import read_json
 from common.protocol import RUN_NAME
+from server.coordinator import Coordinator, load_coordinator
 from server.federation import Federation
+
+#: File in a run's folder that holds all its settings.
+SETTINGS = "settings.json"
 
 DEFAULTS: Mapping[str, str | int | bool] = {
     "task": "hyperkalemia",
@@ -28,6 +34,7 @@ DEFAULTS: Mapping[str, str | int | bool] = {
     "set": "",
     "personalize": True,
     "fresh": False,
+    "home": "",
 }
 
 app = ServerApp()
@@ -37,6 +44,12 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run one federation and leave its files in the folder ``out`` of the run configuration."""
     config = read_run_config(context.run_config)
+    names = None
+    if config["home"]:
+        coordinator = load_coordinator(Path(str(config["home"])))
+        folder = coordinator.run_folder(str(config["name"]))
+        config |= {"out": str(folder), "settings": _inside(folder, str(config["settings"]))}
+        names = _registered(coordinator)
     Federation(
         grid,
         settings_of(config),
@@ -44,7 +57,28 @@ def main(grid: Grid, context: Context) -> None:
         str(config["name"]),
         personalize=bool(config["personalize"]),
         fresh=bool(config["fresh"]),
+        names=names,
     ).run()
+
+
+def _registered(coordinator: Coordinator) -> dict[int, str]:
+    """Return the registered name of each node, as the SuperLink knows them."""
+    # Here, so that a simulation starts without the client of a SuperLink it does not have.
+    from server.control import Control
+    from server.registry import bound
+
+    with Control(coordinator) as control:
+        return dict(bound(control, coordinator.registry))
+
+
+def _inside(folder: Path, name: str) -> str:
+    """Return the path of a file of settings in a run's folder; nothing else may be named from outside."""
+    if name not in {"", SETTINGS}:
+        raise ConfigurationError(
+            f"run configuration: settings = {name!r}; a coordinator's run takes them from {SETTINGS} in its "
+            "own folder, which 'fedkalemia-server run --settings FILE' writes"
+        )
+    return str(folder / name) if name else ""
 
 
 def read_run_config(values: Mapping[str, Any]) -> dict[str, str | int | bool]:
@@ -66,6 +100,11 @@ def read_run_config(values: Mapping[str, Any]) -> dict[str, str | int | bool]:
         raise ConfigurationError(
             f"run configuration: name = {config['name']!r}; a name is 1 to 32 lower-case letters, digits "
             "and hyphens and starts with a letter"
+        )
+    if config["home"] and "out" in values and values["out"] != DEFAULTS["out"]:
+        raise ConfigurationError(
+            f"run configuration: out = {values['out']!r}; a coordinator's run writes to its own folder under "
+            "'runs' and takes no other"
         )
     return config
 

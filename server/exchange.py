@@ -1,13 +1,14 @@
 """Messages to sites and their answers: bounded waits, one answer in memory at a time, a fixed order.
 
 Which node is which site is learned by saying hello; node numbers differ from deployment to deployment, names
-do not. Everything that could depend on an order goes by site name.
+do not. Where sites are registered, a node may only use the name that was registered with its key. Everything
+that could depend on an order goes by site name.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -16,20 +17,26 @@ from flwr.serverapp import Grid
 from common import protocol
 from common.config import Settings
 from common.errors import FederationError, ProtocolError
+from common.logs import LINE_EVERY_S, say
 
 POLL_MIN_S = 0.01
 POLL_MAX_S = 1.0
 POLL_GROWTH = 1.5
 JOIN_POLL_S = 0.5
+#: A site that gave no answer to the first hello gets so long for each later one.
+HELLO_AGAIN_S = 15.0
+
+Head = tuple[int, str]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A site's answer: its content, or the code of its failure."""
+    """A site's answer: its content, or the code of its failure; the head of its ledger, if any."""
 
     site: str
     content: RecordDict | None
     failure: str | None = None
+    ledger: Head | None = None
 
 
 def ask(
@@ -90,8 +97,8 @@ def _judge(name: str, reply: Message | None, message_type: str, *, pushed: bool)
         protocol.check(reply.content, message_type, "reply")
     except ProtocolError:
         return Answer(name, None, "bad_reply")
-    code = protocol.failure_code(reply.content)
-    return Answer(name, None, code) if code else Answer(name, reply.content)
+    code, head = protocol.failure_code(reply.content), protocol.ledger_head(reply.content)
+    return Answer(name, None, code, head) if code else Answer(name, reply.content, None, head)
 
 
 def _release(reply: Message | None) -> None:
@@ -105,20 +112,34 @@ def _release(reply: Message | None) -> None:
 class Sites:
     """Who takes part: the connected sites by name, and who was refused and why.
 
+    Parameters
+    ----------
+    grid : Flower's connection to the sites.
+    settings : settings of the run.
+    names : registered name by node id; None where nodes are not registered, as in a simulation.
+    heard : called with the name of a site and the head of its ledger that came with its answer to hello.
+
     Attributes
     ----------
     nodes : node id by site name.
     refused : a sentence by site or node name.
     """
 
-    def __init__(self, grid: Grid, settings: Settings) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        settings: Settings,
+        names: Mapping[int, str] | None = None,
+        heard: Callable[[str, Head | None], None] | None = None,
+    ) -> None:
         self.nodes: dict[str, int] = {}
         self.refused: dict[str, str] = {}
-        self._grid, self._settings = grid, settings
+        self._grid, self._settings, self._names, self._heard = grid, settings, names, heard
+        self._present: set[int] = set()
         self._known: set[int] = set()
 
     def join(self) -> None:
-        """Wait for enough nodes, then say hello to all of them.
+        """Wait for the registered sites, or for enough nodes where none are, then say hello to all.
 
         Raises
         ------
@@ -126,45 +147,108 @@ class Sites:
             If two nodes have one name, or too few sites connect in time or may take part.
         """
         federation = self._settings.federation
-        deadline = time.monotonic() + federation.join_timeout_s
-        while len(list(self._grid.get_node_ids())) < federation.min_sites:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                break
-            time.sleep(min(JOIN_POLL_S, left))
+        self._wait_for_nodes(federation.join_timeout_s)
         self.refresh(first=True)
+        missing = self._missing()
         if len(self.nodes) < federation.min_sites:
+            absent = f"; not connected: {', '.join(missing)}" if missing else ""
             raise FederationError(
                 f"{len(self.nodes)} of at least {federation.min_sites} sites can take part after "
-                f"{federation.join_timeout_s:g} s{listed(self.refused)}; check that every site's node is "
-                "connected ('flwr supernode list') and set up for this run"
+                f"{federation.join_timeout_s:g} s{absent}{listed(self.refused)}; check that every site's "
+                f"node is connected ({self._how_to_check()}) and set up for this run"
             )
+        if self.refused:
+            say(f"not taking part{listed(self.refused)}")
+        if missing:
+            say(f"going on without {', '.join(missing)}; a site that connects later takes part from then on")
+
+    def _wait_for_nodes(self, timeout_s: float) -> None:
+        began = time.monotonic()
+        deadline, said = began + timeout_s, began - LINE_EVERY_S + 2 * JOIN_POLL_S  # silent if nobody waits
+        while True:
+            self._present = set(self._grid.get_node_ids())
+            missing = self._missing()
+            enough = len(self._present) >= self._settings.federation.min_sites
+            now = time.monotonic()
+            if (enough if self._names is None else not missing) or now >= deadline:
+                return
+            if self._names is not None and now - said >= LINE_EVERY_S:
+                said, all_ = now, len(self._names)
+                say(
+                    f"waiting for {', '.join(missing)} ({all_ - len(missing)} of {all_} registered sites "
+                    f"connected), {deadline - now:.0f} s left"
+                )
+            time.sleep(min(JOIN_POLL_S, deadline - now))
+
+    def _missing(self) -> list[str]:
+        """Return the names of the registered sites that were not connected when last asked, sorted."""
+        return sorted(name for node, name in (self._names or {}).items() if node not in self._present)
+
+    def _how_to_check(self) -> str:
+        return "'flwr supernode list'" if self._names is None else "'fedkalemia-server status HOME'"
 
     def refresh(self, *, first: bool = False) -> None:
-        """Forget nodes that left and say hello to those that came."""
-        present = set(self._grid.get_node_ids())
+        """Forget nodes that left and say hello to those that came, or that gave no answer so far."""
+        self._present = present = set(self._grid.get_node_ids())
+        before = set(self.nodes)
         self.nodes = {name: node for name, node in self.nodes.items() if node in present}
+        for name in sorted(before - set(self.nodes)):
+            say(f"{name} is no longer connected; going on without it until it is back")
         new = sorted(present - self._known)
-        self._known = present  # a node that left and came back is greeted again
-        if not new:
-            return
+        self._known = set(present)  # a node that left and came back is greeted again
+        if new:
+            self._greet(new, first=first)
+
+    def _greet(self, nodes: list[int], *, first: bool) -> None:
         hello = ConfigRecord({"protocol": protocol.VERSION, "software": protocol.software()})
-        requests = {f"node {node:020d}": (node, RecordDict({"config": hello})) for node in new}
+        requests: dict[str, tuple[int, RecordDict]] = {}
+        for node in nodes:
+            if self._names is not None and node not in self._names:
+                self.refused[f"node {node}"] = "is not in this coordinator's list of registered sites"
+            else:
+                requests[f"node {node:020d}"] = (node, RecordDict({"config": hello}))
+        if not requests:
+            return
         timeout_s = self._settings.federation.join_timeout_s
-        for answer in ask(self._grid, requests, protocol.HELLO, timeout_s, "hello"):
+        if first and self._names is not None:  # a node may be there while its executor is not
+            asked = ", ".join(sorted(self._called(node) for node, _ in requests.values()))
+            say(f"asking {asked} to take part; an answer may take up to {timeout_s:g} s")
+        for answer in ask(
+            self._grid,
+            requests,
+            protocol.HELLO,
+            timeout_s if first else min(timeout_s, HELLO_AGAIN_S),
+            "hello",
+        ):
             node = requests[answer.site][0]
+            known_as = self._called(node)
             if answer.content is None:
-                self.refused[f"node {node}"] = protocol.sentence(answer.failure or "site_error")
+                self.refused[known_as] = protocol.sentence(answer.failure or "site_error")
+                self._known.discard(node)  # its executor may be there by the next round
             else:
                 self._admit(dict(answer.content.config_records["config"]), node, first)
+            if self._heard is not None and self._names is not None:
+                self._heard(known_as, answer.ledger)
+
+    def _called(self, node: int) -> str:
+        """Return what a node is called as long as it has not said so itself."""
+        return f"node {node}" if self._names is None else self._names.get(node, f"node {node}")
 
     def _admit(self, info: Mapping[str, object], node: int, first: bool) -> None:
         name = str(info["site"])
-        if why := self._mismatch(info):
+        if self._names is not None and name != (registered := self._names[node]):
+            # Kept under the registered name: the site whose name was claimed must not be blamed for it.
+            self.refused[registered] = (
+                f"{protocol.sentence('name_refused')}: it says {name!r}, registered is {registered!r}"
+            )
+        elif why := self._mismatch(info):
             self.refused[name] = why
         elif name not in self.nodes:
             self.refused.pop(name, None)
+            self.refused.pop(f"node {node}", None)
             self.nodes[name] = node
+            if not first:
+                say(f"{name} is connected and takes part from now on")
         elif first:
             raise FederationError(
                 f"two nodes call themselves {name!r}: give every site its own name in site.toml, or stop "

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ class Federation:
     name : name of the run, which selects the frozen cohort of that name at every site.
     personalize : ask the sites to personalize after training.
     fresh : forget what is in ``out``.
+    names : registered name by node id, where sites are registered; a node may use no other.
     """
 
     def __init__(
@@ -77,14 +79,15 @@ class Federation:
         *,
         personalize: bool = True,
         fresh: bool = False,
+        names: Mapping[int, str] | None = None,
     ) -> None:
         self.settings, self.out, self.name = settings, out, name
         self._grid, self._personalize, self._fresh = grid, personalize, fresh
-        self._sites = Sites(grid, settings)
         model = build_model(settings.model, torch_stream(settings.seed, "initial"))
         self._schema = schema_of(model)
         self._state = State(weights=pack(model))
         self._story = Story(settings, name)
+        self._sites = Sites(grid, settings, names, partial(self._story.hear, step="hello"))
         self._identity = {
             "name": name,
             "settings": settings.digest(),
@@ -178,13 +181,17 @@ class Federation:
         requests = {name: (node, contents[name in asked]) for name, node in self._sites.nodes.items()}
         replies = Replies(self._schema)
         timeout_s = self.settings.federation.round_timeout_s
+        step = "round" if message_type == protocol.ROUND else "evaluate"
         for answer in ask(self._grid, requests, message_type, timeout_s, str(plan.round)):
+            self._story.hear(answer.site, answer.ledger, step, plan.round)
             replies.add(answer.site, answer.content, answer.failure, trains=answer.site in asked)
         if len(replies.answered) < self.settings.federation.min_sites:
             raise FederationError(
                 f"federated round {plan.round}: {len(replies.answered)} of {len(requests)} sites answered, "
                 f"{self.settings.federation.min_sites} must{listed(replies.sentences())}"
             )
+        if replies.failures:
+            say(f"federated round {plan.round}, no use of{listed(replies.sentences())}")
         return replies
 
     def _sample(self, number: int) -> tuple[str, ...]:
@@ -251,6 +258,7 @@ class Federation:
         timeout_s = self.settings.federation.personalize_timeout_s
         with stage("Personalization", total=len(requests), unit="site") as progress:
             for answer in ask(self._grid, requests, protocol.PERSONALIZE, timeout_s, "personalize"):
+                self._story.hear(answer.site, answer.ledger, "personalize")
                 if answer.content is None:
                     self._story.personalize_failures[answer.site] = answer.failure or "site_error"
                 else:
@@ -280,6 +288,7 @@ class Federation:
         if story is None:
             return False
         self._story.sites = tuple(story["sites"])
+        self._story.ledgers = story.get("ledgers", {})
         self._story.seconds = {entry["round"]: entry["seconds"] for entry in story["rounds"]}
         selected = story["selected"]
         if not state.trained or selected is None:

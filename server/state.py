@@ -3,7 +3,7 @@
 ``last.safetensors`` holds the weights and everything the round loop remembers. It holds no times, so an
 interrupted federation ends with the same bytes as one that ran through. Random streams are named and need no
 state. ``server.json`` is for people and for the cross-site summary; nothing is read back from it but what
-sites answered to personalization.
+sites answered to personalization and the heads of their ledgers.
 
 Keys of ``server.json``
 -----------------------
@@ -19,6 +19,10 @@ evaluations : validation of the weights after ``round`` rounds (0: before any tr
 schedule : ``plateau`` or ``cosine``; ``failure_sentences`` : the sentence of every code that occurs
 selected : ``round``, ``rule``, ``loss``, ``patients``, ``sha256`` (of the weights); null until chosen
 personalize : a site's flat sums (``common.protocol``) by site; ``personalize_failures`` : code by site
+ledgers : the heads of each site's ledger of what left it, in the order they came: ``step`` (``hello``,
+    ``round``, ``evaluate`` or ``personalize``), the number ``round`` where there is one, ``entries`` and
+    ``head``. A site that later cuts or rewrites its ledger cannot make these fit again. Heads of an
+    interrupted run are kept; sites without a gate, as in a simulation, have none
 """
 
 from __future__ import annotations
@@ -151,6 +155,13 @@ class Story:
     sha256: str | None = None
     personalize: dict[str, dict[str, Any]] = field(default_factory=dict)
     personalize_failures: dict[str, str] = field(default_factory=dict)
+    ledgers: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    def hear(self, site: str, head: tuple[int, str] | None, step: str, number: int | None = None) -> None:
+        """Keep the head of a site's ledger that came with its answer, if one did."""
+        if head is not None:
+            where = {"step": step} if number is None else {"step": step, "round": number}
+            self.ledgers.setdefault(site, []).append({**where, "entries": head[0], "head": head[1]})
 
     def write(self, out: Path, state: State | None) -> None:
         """Write ``server.json``."""
@@ -185,6 +196,7 @@ class Story:
             "selected": selected,
             "personalize": self.personalize,
             "personalize_failures": self.personalize_failures,
+            "ledgers": self.ledgers,
         }
         write_json(out / STORY, story)
 

@@ -1,8 +1,8 @@
 """What a site does when the server asks: take part in a federated round, or personalize.
 
 This is where learning meets the site's database, beat store and model folder. A request is checked first
-(cohort, schema, settings, the site's own policy), rows are written as the work goes on, and only weights and
-sums are answered.
+(cohort, schema, settings; the site's app has applied the site's policy to it before), rows are written as the
+work goes on, and only weights and sums are answered.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from client.data.beatstore import BeatStore
 from client.database.runs import finish_run, latest_run, start_run
 from client.database.tables import FederatedRound, Run
 from client.learning.access import check_preprocessing, cohort_run, generic_strips, opened, run_settings
+from client.learning.clipping import clip_update
 from client.learning.dataset import BeatSource, StripRef
 from client.learning.evaluation import patient_loss, score_strips
 from client.learning.models import build_network
 from client.learning.patients import personalize_site
 from client.learning.training import train_generic
 from client.site import Site
-from common.errors import PolicyError
+from common.logs import site_log
 from common.metrics import Flat
 from common.model import ResNet1d
 from common.protocol import RoundPlan, RoundReply
@@ -36,27 +37,23 @@ def federated_round(site: Site, weights: Weights, plan: RoundPlan) -> RoundReply
     """Validate the weights received, train them further, and answer both.
 
     With fewer training patients than its policy asks for, the site only validates; with fewer validation
-    patients, no validation numbers leave. Asked again for the same round with the same weights, it gives
-    the same answer and keeps one row.
+    patients, no validation numbers leave; an update longer than the policy allows is scaled down, and the
+    row tells of the one that leaves. Asked again for the same round with the same weights, it gives the same
+    answer and keeps one row.
 
     Parameters
     ----------
     site : the site asked.
     weights : the global weights.
-    plan : what the server asks for; local epochs above the policy's limit are cut to it.
+    plan : what the server asks for, within the site's policy.
 
     Raises
     ------
-    PolicyError, PreprocessingError, CohortError, ModelError
+    PreprocessingError, CohortError, ModelError
         Before any work, where the request does not fit the site.
     """
     began = time.monotonic()
     policy = site.settings.policy
-    if plan.train and plan.round > policy.max_rounds:
-        raise PolicyError(
-            f"federated round {plan.round} was asked for; policy.max_rounds of site {site.name} is "
-            f"{policy.max_rounds}: raise it, or run fewer rounds"
-        )
     check_preprocessing(site, plan)
     network = build_network(plan.model, plan.schema, weights)
     store = BeatStore(site.beats)
@@ -75,7 +72,8 @@ def federated_round(site: Site, weights: Weights, plan: RoundPlan) -> RoundReply
         returned = None
         if plan.train and _patients(train) >= policy.min_training_patients:
             numbers |= _train(site, network, train, store, plan, row)
-            returned = pack(network)
+            returned, norm = _within(site, weights, pack(network))
+            row.update_norm = numbers["update-norm"] = norm
             row.returned_sha256 = returned.digest()
         row.seconds = numbers["seconds"] = time.monotonic() - began
         with factory() as session:
@@ -106,19 +104,28 @@ def _train(
     plan: RoundPlan,
     row: FederatedRound,
 ) -> Flat:
-    epochs = min(plan.training.local_epochs, site.settings.policy.max_local_epochs)
-    training = plan.training.model_copy(update={"local_epochs": epochs})
-    outcome = train_generic(network, strips, store, training, (plan.seed, "train", site.name, plan.round))
+    names = (plan.seed, "train", site.name, plan.round)
+    outcome = train_generic(network, strips, store, plan.training, names)
     row.train_patients, row.train_beats = outcome.patients, outcome.beats
     row.train_loss = outcome.loss_total / outcome.beats
-    row.update_norm = outcome.update_norm
     return {
         "train-patients": outcome.patients,
         "train-strips": outcome.strips,
         "train-beats": outcome.beats,
         "train-loss-total": outcome.loss_total,
-        "update-norm": outcome.update_norm,
     }
+
+
+def _within(site: Site, received: Weights, trained: Weights) -> tuple[Weights, float]:
+    """Scale the update down to the longest the site's policy allows; return it and its length."""
+    limit = site.settings.policy.max_update_norm
+    clipped = clip_update(received.trainable, trained.trainable, limit)
+    if not clipped.changed:
+        return trained, clipped.norm
+    site_log(site.log).warning(
+        "update norm %.4g scaled down to %g (policy.max_update_norm)", clipped.before, limit
+    )
+    return Weights(clipped.trainable, trained.statistics), clipped.norm
 
 
 def _keep(session: Session, site: Site, plan: RoundPlan, cohort: Run, row: FederatedRound) -> None:

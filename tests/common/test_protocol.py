@@ -15,10 +15,14 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from client.data.exclusion import Exclusion
+from client.database.queries import GROUPS
+from client.learning.planning import Outcome
 from common import protocol
 from common.config import ModelSettings, TrainingSettings
 from common.errors import FedkalemiaError, ProtocolError
 from common.protocol import RoundPlan, RunPlan
+from common.task import Label
 from common.weights import Weights
 
 SHA = "ab" * 32
@@ -65,7 +69,7 @@ def test_any_further_key_or_record_is_refused(kind: tuple[str, protocol.Directio
     for extra in (ConfigRecord({"x": 1}), MetricRecord({"x": 1}), ArrayRecord()):
         content = valid()[kind]
         content["extra"] = extra
-        with pytest.raises(ProtocolError, match="extra"):
+        with pytest.raises(ProtocolError, match="record of another name"):
             protocol.check(content, *kind)
 
 
@@ -87,7 +91,7 @@ def test_an_empty_message_is_refused(kind: tuple[str, protocol.Direction]) -> No
 
 
 def test_a_message_type_of_another_protocol_is_refused() -> None:
-    with pytest.raises(ProtocolError, match=r"query\.patients"):
+    with pytest.raises(ProtocolError, match="message type"):
         protocol.check(RecordDict(), "query.patients", "reply")
 
 
@@ -211,7 +215,12 @@ def test_a_failure_is_a_code_and_nothing_else(message_type: str) -> None:
         protocol.check(protocol.failure(code), message_type, "reply")
     content = protocol.failure("a text with a name in it")
     assert protocol.failure_code(content) == "site_error"
-    for record in ({"code": "Mrs Smith"}, {"code": "no_answer"}, {"code": "bad_cohort", "why": "x"}):
+    for record in (
+        {"code": "Mrs Smith"},
+        {"code": "bad_cohort\n"},
+        {"code": "no_answer"},
+        {"code": "bad_cohort", "why": "x"},
+    ):
         with pytest.raises(ProtocolError):
             protocol.check(RecordDict({"failure": ConfigRecord(record)}), message_type, "reply")
     both = RecordDict({**valid()[message_type, "reply"], **protocol.failure("bad_cohort")})
@@ -226,6 +235,22 @@ def test_every_error_of_the_project_has_a_sentence() -> None:
     for kind in all_kinds(FedkalemiaError):
         assert kind.code in protocol.FAILURES
     assert not set(protocol.FAILURES) & set(protocol.SERVER_FAILURES)
+
+
+def test_every_name_a_site_counts_by_is_listed_and_no_other() -> None:
+    listed = protocol.ALLOWED[protocol.PERSONALIZE]["reply"]["metrics"]
+
+    def allowed(key: str) -> bool:
+        return any(re.fullmatch(pattern, key) for pattern in listed)
+
+    for name in [*(f"flow.{reason}" for reason in Exclusion), "flow.labelled", "flow.accepted"]:
+        assert allowed(name)
+    for name in [f"outcome.{outcome}" for outcome in Outcome]:
+        assert allowed(name)
+    for group in GROUPS:
+        assert all(allowed(f"cohort.{group}.{what}") for what in ("patients", *map(str, Label)))
+    for name in ("flow.smith", "outcome.mrs_smith", "cohort.ward_nine.patients"):
+        assert not allowed(name)
 
 
 def test_the_text_of_a_refusal_holds_no_value() -> None:
@@ -254,7 +279,7 @@ NUMBERS = st.one_of(
 )
 KEYS = st.one_of(
     st.text(max_size=12),
-    st.sampled_from(["site", "seed", "round", "train", "code", "train-beats", "flow.age", "seconds"]),
+    st.sampled_from(["site", "seed", "round", "train", "code", "train-beats", "flow.clipped", "seconds"]),
 )
 ARRAYS = st.builds(
     lambda shape, dtype: Array(np.zeros(shape, dtype)),

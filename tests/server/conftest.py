@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +50,13 @@ def fake_client(
     settings: Settings,
     round_: Callable[[str, RoundPlan, Weights], RecordDict] = answer_round,
     hello: Callable[[str, dict[str, Any]], dict[str, Any]] = lambda site, info: info,
-    personalize: Callable[[str], RecordDict] = lambda site: protocol.reply({"flow.included": 3}),
+    personalize: Callable[[str], RecordDict] = lambda site: protocol.reply({"flow.accepted": 3}),
+    sealed: Callable[[str, RecordDict], RecordDict] = lambda site, content: content,
 ) -> ClientApp:
-    """Make a ClientApp whose sites are named by their node configuration and know the settings."""
+    """Make a ClientApp whose sites are named by their node configuration and know the settings.
+
+    ``sealed`` gets every reply last, as the gate of a site does.
+    """
     app = ClientApp()
 
     @app.query("hello")
@@ -64,20 +68,23 @@ def fake_client(
             "task": settings.task,
             "preprocessing": settings.preprocessing_digest(),
         }
-        content = RecordDict({"config": ConfigRecord(hello(str(context.node_config["name"]), info))})
-        return Message(content, reply_to=message)
+        site = str(context.node_config["name"])
+        content = RecordDict({"config": ConfigRecord(hello(site, info))})
+        return Message(sealed(site, content), reply_to=message)
 
     def _round(message: Message, context: Context) -> Message:
         plan = RoundPlan.from_config(message.content.config_records["config"])
         weights = protocol.read_weights(message.content)
-        return Message(round_(str(context.node_config["name"]), plan, weights), reply_to=message)
+        site = str(context.node_config["name"])
+        return Message(sealed(site, round_(site, plan, weights)), reply_to=message)
 
     app.train("round")(_round)
     app.evaluate("round")(_round)
 
     @app.query("personalize")
     def _personalize(message: Message, context: Context) -> Message:
-        return Message(personalize(str(context.node_config["name"])), reply_to=message)
+        site = str(context.node_config["name"])
+        return Message(sealed(site, personalize(site)), reply_to=message)
 
     return app
 
@@ -111,6 +118,7 @@ def federate(tmp_path: Path) -> Federate:
         out: str = "out",
         before: Callable[[int, Message], None] | None = None,
         workers: int = 1,
+        registered: Mapping[int, str] | None = None,
         **options: Any,
     ) -> FederationResult:
         results: list[FederationResult] = []
@@ -118,7 +126,9 @@ def federate(tmp_path: Path) -> Federate:
 
         @server.main()
         def main(grid: Grid, context: Context) -> None:
-            results.append(Federation(grid, settings, tmp_path / out, "main", **options).run())
+            results.append(
+                Federation(grid, settings, tmp_path / out, "main", names=registered, **options).run()
+            )
 
         nodes = [{"name": name} for name in names]
         run_in_process(server, app or fake_client(settings), nodes, {}, workers=workers, before=before)

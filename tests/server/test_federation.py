@@ -51,7 +51,7 @@ def test_a_federation_leaves_a_generic_model_and_its_story(
     assert [entry["round"] for entry in told["evaluations"]] == [0, 1, 2, 3, 4]
     assert told["evaluations"][0]["patients"] == 30
     assert told["selected"]["rule"] == "best of median-3 validation"
-    assert told["personalize"] == {name: {"flow.included": 3} for name in ("a", "bb", "ccc")}
+    assert told["personalize"] == {name: {"flow.accepted": 3} for name in ("a", "bb", "ccc")}
     saved = load_generic(tmp_path / "out" / "best.safetensors")
     assert saved.weights.digest() == result.model.weights.digest() == told["selected"]["sha256"]
 
@@ -127,17 +127,17 @@ def test_only_sites_that_did_not_personalize_are_asked_again(
     asked: list[str] = []
 
     def first(site: str) -> RecordDict:
-        return protocol.failure("bad_cohort") if site == "bb" else protocol.reply({"flow.included": 1})
+        return protocol.failure("bad_cohort") if site == "bb" else protocol.reply({"flow.accepted": 1})
 
     def second(site: str) -> RecordDict:
         asked.append(site)
-        return protocol.reply({"flow.included": 2})
+        return protocol.reply({"flow.accepted": 2})
 
     federate(settings, app=fake_client(settings, personalize=first))
     assert story(tmp_path)["personalize_failures"] == {"bb": "bad_cohort"}
     federate(settings, app=fake_client(settings, personalize=second))
     assert asked == ["bb"]
-    assert story(tmp_path)["personalize"]["bb"] == {"flow.included": 2}
+    assert story(tmp_path)["personalize"]["bb"] == {"flow.accepted": 2}
     assert story(tmp_path)["personalize_failures"] == {}
 
 

@@ -98,7 +98,7 @@ def parse_time(text: str, path: Path, line: int) -> datetime | None:
         return datetime(*(int(part or 0) for part in match.groups()))  # type: ignore[arg-type]
     except ValueError:
         raise SourceError(
-            f"{path}, line {line}: {text!r} is not a date and time like 2150-01-31 08:05:00; "
+            f"{path}, line {line}: a time is not written like 2150-01-31 08:05:00; "
             "export the table again, without a spreadsheet program in between"
         ) from None
 

@@ -249,5 +249,5 @@ def _key(subject: str, path: Path, line: int) -> str:
         return str(int(subject))
     except ValueError:
         raise SourceError(
-            f"{path}, line {line}: SUBJECT_ID is {subject!r}; a whole number is expected"
+            f"{path}, line {line}: SUBJECT_ID is not a whole number; export the table again"
         ) from None

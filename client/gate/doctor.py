@@ -1,0 +1,257 @@
+"""The site's check-up: everything that must be right before and while this hospital takes part."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from sqlalchemy import func, select
+
+from client.data.beatstore import BeatStore
+from client.database.queries import members
+from client.database.runs import latest_run
+from client.database.session import SCHEMA_VERSION, open_database, sessions
+from client.database.tables import Strip
+from client.gate.alive import check_alive
+from client.gate.audit import examine as examine_ledger
+from client.gate.connection import check_node, listening
+from client.gate.folders import SECRET
+from client.gate.ledger import ledger_of
+from client.site import Site, load_site
+from common import protocol
+from common.config import PolicySettings
+from common.doctor import Check, attempt, disk, secret_file
+from common.errors import ConfigurationError
+from common.files import write_atomic
+
+NODE_FILE = "node.toml"
+#: The executor gives a sign about four times a second.
+HEARTBEAT_MAX_S = 30.0
+ENGINE = ((1, 41), (1, 43))
+COHORT = "main"
+_INIT = "run 'fedkalemia-site init' for this folder"
+
+
+def examine(folder: Path, now: datetime | None = None) -> list[Check]:
+    """Check a site folder, or a node folder alone.
+
+    Parameters
+    ----------
+    now : in UTC; the present if None.
+
+    Raises
+    ------
+    ConfigurationError
+        If the folder is neither.
+    """
+    now = now or datetime.now(UTC)
+    if (folder / "site.toml").is_file():
+        return [*_site(folder, now), *versions()]
+    if (folder / NODE_FILE).is_file():
+        elsewhere = "a node folder alone holds no data; run doctor on the site folder as well"
+        unseen = ("data root", "database", "ledger", "policy")
+        return [
+            *check_node(folder, now),
+            *(Check(name, "not checked", elsewhere) for name in unseen),
+            *versions(),
+        ]
+    raise ConfigurationError(
+        f"{folder} is neither a site folder (it has no site.toml) nor a node folder (it has no {NODE_FILE}); "
+        "give one of them, or run 'fedkalemia-site init'"
+    )
+
+
+def _site(folder: Path, now: datetime) -> Iterator[Check]:
+    try:
+        site = load_site(folder)
+    except ConfigurationError as error:
+        yield Check("site", "failed", str(error), "correct site.toml; nothing else can be checked until then")
+        return
+    yield Check("site", "ok", f"{site.name}, task {site.settings.task}, preset {site.settings.preset}")
+    yield _data_root(site)
+    yield from attempt(
+        "database", lambda: _database(site), "check the URL, and that the database server runs"
+    )
+    yield _writable(site)
+    yield disk(site.folder)
+    yield from policy(site.settings.policy)
+    yield _code(site)
+    yield from _gate(site)
+    if (site.node / NODE_FILE).is_file():
+        yield from _same_secret(site)
+        yield from check_node(site.node, now)
+    else:
+        elsewhere = "the node folder is not here; run doctor on it where the node runs"
+        for name in ("node key", "authority", "coordinator", "server certificate", "clock"):
+            yield Check(name, "not checked", elsewhere)
+        if site.gate_folder.is_dir():
+            advice = "start the node, or set gate.node_address in site.toml"
+            yield listening("node", site.gate.node_address, advice)
+
+
+def _data_root(site: Site) -> Check:
+    root = site.data_root
+    if not root.is_dir():
+        return Check(
+            "data root", "failed", f"{root} is no folder", "mount it, or set source.folder in site.toml"
+        )
+    if not os.access(root, os.R_OK | os.X_OK):
+        advice = "give this user the right to read it"
+        return Check("data root", "failed", f"{root} may not be read by this user", advice)
+    more = " (this user could write there; mount it read-only)" if os.access(root, os.W_OK) else ", read-only"
+    return Check("data root", "ok", f"{root} is readable{more}")
+
+
+def _database(site: Site) -> Iterator[Check]:
+    engine = open_database(site.database_url)
+    try:
+        kind = engine.dialect.name
+        yield Check("database", "ok", f"{kind}, reachable, schema version {SCHEMA_VERSION}")
+        with sessions(engine)() as session:
+            rows = session.scalar(select(func.max(Strip.beat_offset + Strip.n_beats))) or 0
+            cohort = latest_run(session, "cohort", COHORT)
+            member_rows = members(session, cohort.id) if cohort else []
+        yield _beats(site, rows)
+        if cohort is None:
+            advice = f"run 'fedkalemia-site cohort {site.folder}'"
+            yield Check(
+                "cohort", "warning", f"no cohort {COHORT!r} is frozen; this site cannot train", advice
+            )
+            return
+        counts = {
+            split: sum(m.role == "generic" and m.split == split for m in member_rows)
+            for split in ("train", "validation")
+        }
+        yield enough(counts["train"], counts["validation"], site.settings.policy)
+    finally:
+        engine.dispose()
+
+
+def _beats(site: Site, rows: int) -> Check:
+    stored, path = len(BeatStore(site.beats)), BeatStore(site.beats).path
+    if stored < rows:
+        text = f"{path} holds {stored} beats, the database counts on {rows}"
+        return Check("beat store", "failed", text, "restore it from a backup, or ingest into a fresh folder")
+    if rows == 0:
+        advice = f"run 'fedkalemia-site ingest {site.folder}'"
+        return Check("beat store", "warning", "no beats yet", advice)
+    BeatStore(site.beats).read(0, 1)  # its header is of this version
+    return Check("beat store", "ok", f"{stored} beats")
+
+
+def enough(train: int, validation: int, rules: PolicySettings) -> Check:
+    """Judge a frozen cohort by the site's own minima."""
+    text = f"{train} training and {validation} validation patients"
+    if train >= rules.min_training_patients and validation >= rules.min_validation_patients:
+        return Check("cohort", "ok", f"{text}, enough for this site's policy")
+    lacking = []
+    if train < rules.min_training_patients:
+        lacking.append(f"below {rules.min_training_patients} for training, it only evaluates")
+    if validation < rules.min_validation_patients:
+        lacking.append(f"below {rules.min_validation_patients} for validation, it sends no validation")
+    advice = "ingest more patients and freeze the cohort again"
+    return Check("cohort", "warning", f"{text}: {'; '.join(lacking)}", advice)
+
+
+def _writable(site: Site) -> Check:
+    probe = site.folder / ".doctor"
+    found = attempt("site folder", lambda: _probe(probe), "give this user the right to write there")
+    return found[0]
+
+
+def _probe(path: Path) -> Check:
+    write_atomic(path, b"")
+    path.unlink()
+    return Check("site folder", "ok", f"{path.parent} can be written")
+
+
+def policy(rules: PolicySettings) -> Iterator[Check]:
+    """Say in words what this site allows, one limit per line."""
+    window = rules.maintenance
+    sentences = (
+        f"fewer than {rules.min_training_patients} training patients: nothing is trained, no weights leave",
+        f"fewer than {rules.min_validation_patients} validation patients: no validation number leaves",
+        f"numbers over fewer than {rules.min_cell} patients do not leave",
+        f"at most {rules.max_local_epochs} local epochs and {rules.max_rounds} federated rounds",
+        f"an update longer than {rules.max_update_norm:g} is scaled down to it",
+        "personalization may be asked for by the coordinator"
+        if rules.personalize
+        else "personalization is started at this site only",
+        f"maintenance every day {window} local time: nothing but hello is answered"
+        if window
+        else "no maintenance window",
+    )
+    for sentence in sentences:
+        yield Check("policy", "ok", sentence)
+
+
+def _code(site: Site) -> Check:
+    if site.gate.code == "local":
+        return Check("code", "ok", "this installation's own; code that comes with a run is not used")
+    approved = len(site.gate.approved_bundles)
+    if not approved:
+        advice = "put the SHA-256 of reviewed bundles into gate.approved_bundles, or set gate.code to local"
+        return Check("code", "warning", "pin, and no bundle is approved: every run is refused", advice)
+    return Check("code", "ok", f"pin: {approved} approved bundles")
+
+
+def _gate(site: Site) -> Iterator[Check]:
+    folder = site.gate_folder
+    if not folder.is_dir():
+        for name in ("gate secret", "ledger", "executor"):
+            yield Check(
+                name, "not checked", "this site has no gate folder: it is not set up for a deployment"
+            )
+        return
+    yield secret_file("gate secret", folder / SECRET, _INIT)
+    yield from attempt("ledger", lambda: _ledger(folder), "restore the key or the ledger from a copy")
+    yield from attempt(
+        "executor",
+        lambda: Check("executor", "ok", check_alive(site.folder, HEARTBEAT_MAX_S)),
+        "start it with 'fedkalemia-site executor'",
+    )
+
+
+def _ledger(folder: Path) -> Check:
+    found = examine_ledger(ledger_of(folder))
+    if found.findings:
+        text = f"{len(found.findings)} findings, the first: {found.findings[0]}"
+        advice = (
+            "run 'fedkalemia-site audit verify', and find out who wrote there before anything else leaves"
+        )
+        return Check("ledger", "failed", text, advice)
+    return Check("ledger", "ok", f"{found.entries} entries, as they were written")
+
+
+def _same_secret(site: Site) -> Iterator[Check]:
+    here, there = site.gate_folder / SECRET, site.node / SECRET
+    if here.is_file() and there.is_file() and here.read_bytes() != there.read_bytes():
+        text = f"{here} and {there} differ: the node hands out no messages"
+        yield Check("node secret", "failed", text, f"copy one over the other: cp -p {here} {there}")
+
+
+def versions() -> Iterator[Check]:
+    """Name the versions that run here."""
+    flower, torch = _installed("flwr"), _installed("torch")
+    text = (
+        f"fedkalemia {protocol.software()} (protocol {protocol.VERSION}), flwr {flower}, torch {torch}, "
+        f"Python {platform.python_version()}"
+    )
+    numbers = tuple(int(part) for part in flower.split(".")[:2] if part.isdigit())
+    if not ENGINE[0] <= numbers < ENGINE[1]:
+        yield Check("versions", "failed", text, "install flwr >= 1.41 and < 1.43, as constraints.txt says")
+    else:
+        yield Check("versions", "ok", text)
+    unseen = "it comes with the coordinator's hello; where it differs, site.log names both"
+    yield Check("coordinator's version", "not checked", unseen)
+
+
+def _installed(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"

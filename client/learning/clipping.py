@@ -1,0 +1,66 @@
+"""How far a trained update may move the weights that arrived."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from common.errors import ModelError
+
+Vector = npt.NDArray[np.float32]
+#: The scaled update aims this much, relatively, below the limit: rounding to float32 must not exceed it.
+MARGIN = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Clipped:
+    """An update within its limit.
+
+    Attributes
+    ----------
+    trainable : float32 1-D, the weights that may leave.
+    norm : Euclidean length of their difference from the weights that arrived.
+    before : the same length before clipping; equal to ``norm`` if nothing was changed.
+    """
+
+    trainable: Vector
+    norm: float
+    before: float
+
+    @property
+    def changed(self) -> bool:
+        """Whether the update was scaled down."""
+        return self.before != self.norm
+
+
+def clip_update(received: Vector, returned: Vector, limit: float) -> Clipped:
+    """Scale an update down to a largest Euclidean length; one within the limit stays as it is, bit for bit.
+
+    Parameters
+    ----------
+    received, returned : float32 1-D of one length, the trainable weights before and after.
+    limit : largest length of their difference.
+
+    Raises
+    ------
+    ModelError
+        If the lengths differ or the difference is not finite.
+    """
+    if received.shape != returned.shape:
+        raise ModelError(
+            f"the trained weights have {returned.size} values where {received.size} arrived; they belong to "
+            "another model"
+        )
+    start = received.astype(np.float64)
+    update = returned.astype(np.float64) - start
+    before = norm = float(np.linalg.norm(update))
+    if not np.isfinite(norm):
+        raise ModelError("the trained weights hold values that are not finite; lower the learning rate")
+    trainable, target = returned, limit
+    while norm > limit:
+        target *= 1 - MARGIN
+        trainable = (start + update * (target / before)).astype(np.float32)
+        norm = float(np.linalg.norm(trainable.astype(np.float64) - start))
+    return Clipped(trainable, norm, before)

@@ -1,0 +1,94 @@
+"""Whose code answers: the installed app, or a bundle whose SHA-256 the site approved."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from client.gate.code import bundle_digest, check_bundle, load, local_app
+from client.site import GateSettings, Site, load_site, write_site_file
+from common.errors import BundleError
+
+pytestmark = pytest.mark.filterwarnings("ignore:GitWildMatchPattern")
+
+PINNED = """
+import sys
+from pathlib import Path
+from client.gate import code, door, executor
+from client.site import load_site
+
+site = load_site(Path(sys.argv[1]), {})
+bundle = Path(sys.argv[2]).read_bytes()
+app = code.load(site, bundle)
+import client.app, common.errors
+own = str(site.gate_folder)
+assert client.app.__file__.startswith(own), client.app.__file__
+assert sys.modules["common.errors"].__file__.startswith(own)
+assert app is client.app.app
+# The gate itself is still the installed one.
+assert not door.leave.__code__.co_filename.startswith(own)
+assert door.enforce.__globals__["check_request"].__code__.co_filename == door.enforce.__code__.co_filename
+"""
+
+
+def site_in(folder: Path, **gate: object) -> Site:
+    write_site_file(folder, name="north", source={"folder": "."}, settings={}, gate=gate)
+    return load_site(folder, {})
+
+
+def test_the_digest_is_the_sha256_of_the_bytes() -> None:
+    assert bundle_digest(b"bundle") == hashlib.sha256(b"bundle").hexdigest()
+
+
+def test_a_bundle_that_is_not_approved_is_refused_with_the_line_that_would_approve_it() -> None:
+    known, other = "ab" * 32, "cd" * 32
+    gate = GateSettings(code="pin", approved_bundles=(known,))
+    check_bundle(gate, known)
+    with pytest.raises(BundleError) as refused:
+        check_bundle(gate, other)
+    assert f'approved_bundles = ["{known}", "{other}"]' in str(refused.value)
+    check_bundle(GateSettings(), other)
+
+
+def test_local_code_does_not_look_at_the_bundle(tmp_path: Path) -> None:
+    site = site_in(tmp_path)
+    from client.app import app
+
+    assert load(site, b"no bundle at all") is local_app() is app
+    assert not site.gate_folder.exists()
+
+
+def test_an_approved_bundle_that_is_none_is_refused(tmp_path: Path) -> None:
+    site = site_in(tmp_path, code="pin", approved_bundles=[bundle_digest(b"no bundle")])
+    with pytest.raises(BundleError, match="cannot be loaded"):
+        load(site, b"no bundle")
+
+
+def test_an_approved_bundle_s_modules_are_loaded_in_place_of_the_installed_ones(tmp_path: Path) -> None:
+    from server.bundle import make_bundle
+
+    bundle = make_bundle()
+    (tmp_path / "bundle.fab").write_bytes(bundle)
+    site = site_in(tmp_path / "site", code="pin", approved_bundles=[bundle_digest(bundle)])
+    done = subprocess.run(
+        [sys.executable, "-c", PINNED, str(site.folder), str(tmp_path / "bundle.fab")],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_site_toml_takes_only_digests(tmp_path: Path) -> None:
+    from common.errors import ConfigurationError
+
+    with pytest.raises(ConfigurationError, match="approved_bundles"):
+        site_in(tmp_path, code="pin", approved_bundles=["latest"])
+    with pytest.raises(ConfigurationError, match="code"):
+        site_in(tmp_path, code="any")

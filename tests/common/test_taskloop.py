@@ -1,0 +1,214 @@
+"""The loop that takes tasks: one child per task, a heartbeat, and no giving up while the other side is away.
+
+The other side is a small server that speaks the engine's own protocol; a real node and a real SuperLink are
+behind it in the deployment tests.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.proto.runtime_pb2 import AcquireTaskRequest, AcquireTaskResponse
+from flwr.proto.task_pb2 import Task
+
+from common.errors import ConfigurationError
+from common.taskloop import CLIENT_TASK, check_engine
+
+LOOP = """
+import os, signal, sys, time
+from pathlib import Path
+from common import command, taskloop
+from common.logs import say
+import typer
+
+folder, address = Path(sys.argv[1]), sys.argv[2]
+
+def work(runtime, task, token):
+    (folder / f"{task.task_id}.pid").write_text(f"{os.getpid()} {token}")
+    match task.task_id:
+        case 2: os.kill(os.getpid(), signal.SIGKILL)
+        case 3: raise ValueError("patient 4711")
+        case 4: time.sleep(60)
+    return 0
+
+app = typer.Typer()
+
+@app.command()
+def main(folder: Path, address: str) -> None:
+    runtime = taskloop.Runtime(address, b"x" * 32)
+    say("begin")
+    taskloop.serve(runtime, {"flwr-clientapp"}, work, heartbeat=folder / "heartbeat")
+
+command.run_app(app)
+"""
+
+
+class Node:
+    """A runtime API that hands out tasks one after the other."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.tasks: list[int] = []
+        self.asked: list[list[str]] = []
+        self.status = 200
+        node = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                node.asked.append(list(AcquireTaskRequest.FromString(body).supported_task_types))
+                answer = AcquireTaskResponse()
+                if node.status == 200 and node.tasks:
+                    number = node.tasks.pop(0)
+                    answer.task.CopyFrom(Task(task_id=number, type=CLIENT_TASK))
+                    answer.token = f"token-{number}"
+                data = answer.SerializeToString()
+                self.send_response(node.status)
+                self.send_header("content-type", "application/protobuf")
+                self.send_header("content-length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_: Any) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.port = int(self._server.server_address[1])
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    made = Node()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[int], subprocess.Popen[str]]]:
+    running: list[subprocess.Popen[str]] = []
+
+    def begin(port: int) -> subprocess.Popen[str]:
+        running.append(
+            subprocess.Popen(
+                [sys.executable, "-c", LOOP, str(tmp_path), f"127.0.0.1:{port}"],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+        return running[-1]
+
+    yield begin
+    for process in running:
+        process.kill()
+        process.communicate(timeout=20)
+
+
+def wait(condition: Callable[[], Any], limit_s: float = 60.0) -> None:
+    until = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def stopped(process: subprocess.Popen[str]) -> tuple[int, str]:
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=40)
+    return process.returncode, out
+
+
+def test_each_task_has_a_child_of_its_own_and_a_killed_one_ends_only_itself(
+    node: Node, start: Callable[[int], subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    node.tasks = [1, 2, 3, 5]
+    process = start(node.port)
+    wait(lambda: (tmp_path / "5.pid").exists())
+    count = len(node.asked)
+    wait(lambda: len(node.asked) > count)
+    code, out = stopped(process)
+    assert code == 143
+    pids = [(tmp_path / f"{number}.pid").read_text().split() for number in (1, 2, 3, 5)]
+    assert len({pid for pid, _ in pids} | {str(process.pid)}) == 5
+    assert [token for _, token in pids] == ["token-1", "token-2", "token-3", "token-5"]
+    assert node.asked[0] == [CLIENT_TASK]
+    assert "ended by SIGKILL" in out
+    assert "ValueError" in out
+    assert "4711" not in out  # the text of an error may say anything
+    assert "Stopped." in out
+
+
+def test_told_to_stop_it_ends_its_child_first_and_beats_while_the_child_works(
+    node: Node, start: Callable[[int], subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    node.tasks = [4]
+    process = start(node.port)
+    beat = tmp_path / "heartbeat"
+    wait(lambda: (tmp_path / "4.pid").exists() and (tmp_path / "4.pid").read_text())
+    os.utime(beat, (0, 0))
+    wait(lambda: beat.stat().st_mtime > 0)
+    child = int((tmp_path / "4.pid").read_text().split()[0])
+    code, _ = stopped(process)
+    assert code == 143
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+
+
+def test_while_the_other_side_is_away_it_goes_on_asking(
+    start: Callable[[int], subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = start(port)
+    wait(lambda: (tmp_path / "heartbeat").exists())
+    node = Node(port)
+    try:
+        node.tasks = [1]
+        wait(lambda: (tmp_path / "1.pid").exists())
+        code, out = stopped(process)
+    finally:
+        node.close()
+    assert code == 143
+    assert out.count("asking again until it does") == 1
+    assert "is back after" in out
+
+
+@pytest.mark.parametrize(("status", "sentence"), [(401, "does not accept the secret"), (404, "status 404")])
+def test_a_refusal_ends_it_with_a_sentence(
+    node: Node, start: Callable[[int], subprocess.Popen[str]], status: int, sentence: str
+) -> None:
+    node.status = status
+    out, _ = (process := start(node.port)).communicate(timeout=60)
+    assert process.returncode == 2
+    assert sentence in out
+    assert "Traceback" not in out
+
+
+def test_what_is_relied_on_in_the_engine_is_checked_by_name_and_parameter() -> None:
+    from client.gate.executor import USES
+
+    check_engine(USES)
+    for wrong in (
+        {"flwr.supernode.runtime.run_clientapp:push_everything": ()},
+        {"flwr.supernode.nowhere:push_message": ()},
+        {"flwr.supernode.runtime.run_clientapp:push_message": ("client", "envelope")},
+    ):
+        with pytest.raises(ConfigurationError, match=r"Flower 1\.\d+\.\d+ has no"):
+            check_engine(wrong)
