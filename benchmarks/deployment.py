@@ -25,6 +25,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -54,12 +55,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=4, help="federated rounds of a run")
     parser.add_argument("--repeats", type=int, default=2, help="pairs of runs")
-    parser.add_argument("--large", action="store_true", help="also with a model of 64 MB (minutes)")
+    parser.add_argument("--large", action="store_true", help="also with a model of 64 MB (many minutes)")
+    parser.add_argument("--only-large", action="store_true", help="the model of 64 MB alone")
     parser.add_argument("--only", choices=["ours", "stock"], help="leave the other out")
     options = parser.parse_args()
     support = load(ROOT / "tests" / "support" / "deployment.py")
-    cases: dict[str, Mapping[str, Any]] = {"demo": DEMO}
-    if options.large:
+    cases: dict[str, Mapping[str, Any]] = {} if options.only_large else {"demo": DEMO}
+    if options.large or options.only_large:
         cases["64 MB"] = LARGE
     for name, model in cases.items():
         with tempfile.TemporaryDirectory() as folder:
@@ -103,7 +105,7 @@ def compare(
             print(f"stock / ours: {ratio:.2f} (bar {BARS[case]})")
         if rounds["ours"]:
             where_time_goes(ours, statistics.median(rounds["ours"]))
-            bytes_out(ours)
+            bytes_out(support, folder / "counted", ours, {"settings": settings, "make": make})
         memory.show()
 
 
@@ -192,7 +194,7 @@ class Stock:
                 sys.exit("stock Flower did not end in time\n" + self.parts["superlink"].text()[-4000:])
             time.sleep(0.2)
         ends = json.loads(out.read_text())
-        return [b - a for a, b in zip(ends, ends[1:], strict=False)]
+        return [b - a for a, b in pairwise(ends)]
 
 
 def where_time_goes(deployment: Any, whole: float) -> None:
@@ -239,11 +241,25 @@ def node_messages(log: str) -> Iterator[dict[str, Any]]:
                     yield message
 
 
-def bytes_out(deployment: Any) -> None:
-    """Print what left a site in a federated round, from its ledger."""
-    name, site = next(iter(deployment.sites.items()))
-    shown = deployment.site("audit", "show", str(site.folder), "--json")
-    print(f"ledger of {name}: {shown.output[:2000]}")
+def bytes_out(support: ModuleType, folder: Path, deployment: Any, arguments: Mapping[str, Any]) -> None:
+    """Print what leaves a site in a federated round: by its ledger and on the wire."""
+    site = next(iter(deployment.sites.values()))
+    shown = json.loads(deployment.site("audit", "show", str(site.folder), "--json").output)
+    rows = [row for row in shown["rows"] if row["type"] == "train.round"]
+    values = sum(row["bytes"] for row in rows) / sum(row["replies"] for row in rows)
+    print(f"bytes out of a site in a round, by its ledger: {values:,.0f}")
+    with support.Deployment(folder, SITES[:1], **arguments) as counted:
+        wire = counted.wires[SITES[0]]
+        run = counted.begin("--no-personalize", "--set", "federation.min_sites=1")
+        counted.wait(lambda: len(run.story.get("rounds", ())) >= 1, STOCK_S, "a first round")
+        out, into, rounds = wire.sent, wire.received, len(run.story["rounds"])
+        story = run.wait(STOCK_S).story
+        rounds = len(story["rounds"]) - rounds
+        # The evaluation that follows the last round brings the weights once more, and sends none.
+        print(
+            f"on the wire, TLS and polls included, per round: {(wire.sent - out) / rounds:,.0f} out, "
+            f"{(wire.received - into) / (rounds + 1):,.0f} in"
+        )
 
 
 class Memory:

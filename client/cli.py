@@ -16,15 +16,13 @@ from common.errors import CohortError, ConfigurationError, ModelError
 from common.logs import say
 
 app = typer.Typer(
-    help="One hospital: files to beats, beats to a frozen cohort, personal models, site report.",
+    help="One hospital: files to beats, cohort, personal models, report; what comes in and what leaves.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 database_app = typer.Typer(help="The site database.", no_args_is_help=True)
 app.add_typer(database_app, name="database")
-gate_cli.add_commands(app)
-audit_cli.add_commands(app)
 
 SiteFolder = Annotated[Path, typer.Argument(metavar="SITE", help="Site folder, made by 'init'")]
 RunName = Annotated[
@@ -47,6 +45,9 @@ def init(
     ] = 0,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a setting")
+    ] = None,
+    database_url_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Secret file with the database's URL; default: SQLite")
     ] = None,
     server: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Front end of the coordinator; may be written later")
@@ -80,6 +81,7 @@ def init(
         | ({"lab_clock_ahead_min": lab_clock_ahead} if lab_clock_ahead else {}),
         settings={"task": task, "preset": preset, **parse_overrides(overrides or [])},
         gate=None if address == LISTEN else {"node_address": address},
+        database_url_file=database_url_file.absolute() if database_url_file else None,
     )
     node = make_folders(folder, name=name, server=server, listen=listen, authority=ca)
     line = node.public.read_text(encoding="utf-8").strip()
@@ -244,6 +246,10 @@ def _run_name(value: str) -> str:
 
 def _run_names(values: list[str] | None) -> list[str] | None:
     return None if values is None else [_run_name(value) for value in values]
+
+
+gate_cli.add_commands(app)  # after the commands above: help lists them in the order in which they are used
+audit_cli.add_commands(app)
 
 
 def main() -> None:

@@ -34,10 +34,19 @@ def node(
     ] = None,
 ) -> None:
     """Connect this site to the coordinator; needs neither data nor database. Runs until stopped."""
-    from client.node import load_node, start_node
+    from client.node import check_node, load_node, start_node
+    from common.identity import fingerprint
 
     made = load_node(folder)
-    say(f"site {made.name}: node for {made.server or '(no server yet)'}, executor at {listen or made.listen}")
+    check_node(made, listen, health)
+    key = fingerprint(made.public_line)
+    say(f"site {made.name}: node for {made.server}, executor at {listen or made.listen}, key {key}")
+    # The engine says the same for both, and names neither.
+    say(
+        "if this ends with exit code 305 (code 2004): either this key is not registered at the coordinator "
+        f"under {made.name}, see 'fedkalemia-server site list' there; or this node was cut off less than a "
+        "minute ago, then start it again"
+    )
     start_node(made, listen, health)
 
 

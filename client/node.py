@@ -79,6 +79,11 @@ class Node:
         return self.folder / "executor.secret"
 
     @property
+    def public_line(self) -> str:
+        """The public half of the key, computed from it."""
+        return public_line(read_secret(self.key))
+
+    @property
     def flower_home(self) -> Path:
         """Private folder of the engine."""
         return self.folder / "flower"
@@ -212,7 +217,7 @@ def start_node(node: Node, listen: str | None = None, health: str | None = None)
 
 def write_public(node: Node) -> str:
     """Write the public half of the key next to it; return it, one OpenSSH line with the site's name."""
-    line = f"{public_line(read_secret(node.key))} {node.name}"
+    line = f"{node.public_line} {node.name}"
     write_atomic(node.public, line + "\n")
     return line
 

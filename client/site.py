@@ -166,12 +166,14 @@ def write_site_file(
     source: Mapping[str, Any],
     settings: Mapping[str, Any],
     gate: Mapping[str, Any] | None = None,
+    database_url_file: Path | None = None,
 ) -> Path:
     """Write ``site.toml``, after checking that it can be read back.
 
     Parameters
     ----------
     folder : the site folder.
+    database_url_file : secret file that holds the database's URL; may be written later.
     name, source, settings, gate : its sections; without a ``gate`` the defaults hold, and no section is
         written.
 
@@ -181,7 +183,8 @@ def write_site_file(
         If a value is wrong, or the folder already has another ``site.toml``.
     """
     path = folder / "site.toml"
-    sections = {"site": {"name": name}, "source": source, **({"gate": gate} if gate else {})}
+    own = {"name": name} | ({"database_url_file": str(database_url_file)} if database_url_file else {})
+    sections = {"site": own, "source": source, **({"gate": gate} if gate else {})}
     text = _toml({**sections, "settings": settings})
     if path.is_file() and path.read_text(encoding="utf-8") != text:
         raise ConfigurationError(f"{path} exists and differs; edit it, or choose another folder")

@@ -8,6 +8,7 @@ run, and only registered sites take part, each under its registered name.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from common.config import Settings, make_settings, merge, nearest, parse_overrides, validated
-from common.errors import ConfigurationError
+from common.errors import ConfigurationError, FederationError
 from common.files import read_json
 from common.protocol import RUN_NAME
 from server.coordinator import Coordinator, load_coordinator
@@ -44,12 +45,13 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run one federation and leave its files in the folder ``out`` of the run configuration."""
     config = read_run_config(context.run_config)
-    names = None
+    names = activations = None
     if config["home"]:
         coordinator = load_coordinator(Path(str(config["home"])))
         folder = coordinator.run_folder(str(config["name"]))
         config |= {"out": str(folder), "settings": _inside(folder, str(config["settings"]))}
         names = _registered(coordinator)
+        activations = partial(_activations, coordinator)
     Federation(
         grid,
         settings_of(config),
@@ -58,6 +60,7 @@ def main(grid: Grid, context: Context) -> None:
         personalize=bool(config["personalize"]),
         fresh=bool(config["fresh"]),
         names=names,
+        activations=activations,
     ).run()
 
 
@@ -69,6 +72,17 @@ def _registered(coordinator: Coordinator) -> dict[int, str]:
 
     with Control(coordinator) as control:
         return dict(bound(control, coordinator.registry))
+
+
+def _activations(coordinator: Coordinator) -> dict[int, str]:
+    """Return when each node last came online; nothing while the SuperLink does not answer."""
+    from server.control import Control
+
+    try:
+        with Control(coordinator) as control:
+            return {node.node_id: node.activated_at for node in control.nodes() if node.activated_at}
+    except FederationError:
+        return {}
 
 
 def _inside(folder: Path, name: str) -> str:

@@ -12,19 +12,19 @@ from common.logs import say
 from server import identity_cli, jobs_cli
 
 app = typer.Typer(
-    help="The coordinator: what may cross the wire, and the cross-site summary.",
+    help="The coordinator: keys and sites, front end, runs, cross-site summary. It never sees a patient.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-identity_cli.add_commands(app)
 jobs_cli.add_commands(app)
+identity_cli.add_commands(app)
 
 
 @app.command()
 def messages() -> None:
     """List every message and every key that may cross the wire."""
-    from common.protocol import ALLOWED, FAILURES
+    from common.protocol import ALLOWED, FAILURES, LEDGER
 
     for message_type, directions in ALLOWED.items():
         for direction, records in directions.items():
@@ -34,6 +34,9 @@ def messages() -> None:
                     say("  weights: two float32 vectors, trainable and statistics")
                 for key, kind in keys.items():
                     say(f"  {record}: {key}  ({kind.type.__name__}{' list' if kind.length else ''})")
+    say("with every reply of a site that has a gate, where its ledger stands:")
+    for key, kind in LEDGER.items():
+        say(f"  ledger: {key}  ({kind.type.__name__})")
     say("instead of any reply, one of these codes:")
     for code, sentence in FAILURES.items():
         say(f"  {code}: {sentence}")

@@ -48,6 +48,7 @@ class NodeInfo:
     ----------
     public_key : PEM, as ``common.identity.read_public`` returns it.
     status : ``registered`` (never seen yet), ``online``, ``offline`` or ``unregistered``.
+    activated_at : when its process last came online, as the SuperLink wrote it; empty if never.
     online_until : seconds since 1970 until which its last heartbeat counts; None if never seen.
     """
 
@@ -56,6 +57,7 @@ class NodeInfo:
     name: str
     status: str
     registered_at: str
+    activated_at: str
     online_until: float | None
     heartbeat_interval_s: float
 
@@ -140,6 +142,7 @@ class Control:
                 name=str(node.name),
                 status=str(node.status),
                 registered_at=str(node.registered_at),
+                activated_at=str(node.last_activated_at),
                 online_until=float(node.online_until) if node.HasField("online_until") else None,
                 heartbeat_interval_s=float(node.heartbeat_interval),
             )

@@ -25,8 +25,11 @@ POLL_GROWTH = 1.5
 JOIN_POLL_S = 0.5
 #: A site that gave no answer to the first hello gets so long for each later one.
 HELLO_AGAIN_S = 15.0
+#: How often a node's restart is looked for while its answer is waited for, and how long it is given then.
+RESTART_POLL_S, RESTART_GRACE_S = 5.0, 30.0
 
 Head = tuple[int, str]
+Activations = Callable[[], Mapping[int, str]]
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,42 @@ class Answer:
     ledger: Head | None = None
 
 
+class Restarts:
+    """Which nodes were started again since their message was sent: they have forgotten it.
+
+    The engine reports a dead node only if it is asked while the node is away. One that is back at once would
+    be waited for until the time is over.
+
+    Parameters
+    ----------
+    activations : returns when each node last came online, by node id, as the engine wrote it; None where
+        that cannot be known. What it leaves out has not changed.
+    """
+
+    def __init__(self, activations: Activations | None) -> None:
+        self._activations = activations
+        self._before = dict(activations()) if activations else {}
+        self._asked = time.monotonic()
+        self._since: dict[int, float] = {}
+
+    def forgot(self, node: int) -> bool:
+        """Return whether a node came online again, long enough ago to have fetched what still waited."""
+        now = time.monotonic()
+        if self._activations is not None and now - self._asked >= RESTART_POLL_S:
+            for each, when in self._activations().items():
+                if self._before.setdefault(each, when) != when:
+                    self._since.setdefault(each, now)
+            self._asked = now
+        return node in self._since and now - self._since[node] >= RESTART_GRACE_S
+
+
 def ask(
     grid: Grid,
     requests: Mapping[str, tuple[int, RecordDict]],
     message_type: str,
     timeout_s: float,
     group: str,
+    activations: Activations | None = None,
 ) -> Iterator[Answer]:
     """Send one message to each site and yield the answers in the order of site names.
 
@@ -56,8 +89,10 @@ def ask(
     requests : node id and content by site name.
     timeout_s : for all answers together; a site that needs longer has failed with ``no_answer``.
     group : what the engine groups messages by, the federated round.
+    activations : see ``Restarts``; the answer of a node that was started again is ``unreachable``.
     """
     names = sorted(requests)
+    restarts = Restarts(activations)
     messages = []
     for name in names:
         node, content = requests[name]
@@ -69,28 +104,30 @@ def ask(
         raise FederationError("the engine did not take all messages; look at the SuperLink's log")
     deadline = time.monotonic() + timeout_s
     for name, message_id in zip(names, ids, strict=True):
-        reply = _wait(grid, message_id, deadline) if message_id else None
-        answer = _judge(name, reply, message_type, pushed=bool(message_id))
+        node = requests[name][0]
+        reply = _wait(grid, message_id, deadline, node, restarts) if message_id else None
+        there = bool(message_id) and not restarts.forgot(node)
+        answer = _judge(name, reply, message_type, there=there)
         yield answer
         _release(reply)
 
 
-def _wait(grid: Grid, message_id: str, deadline: float) -> Message | None:
+def _wait(grid: Grid, message_id: str, deadline: float, node: int, restarts: Restarts) -> Message | None:
     pause = POLL_MIN_S
     while True:
         for reply in grid.pull_messages([message_id]):
             return reply
         left = deadline - time.monotonic()
-        if left <= 0:
+        if left <= 0 or restarts.forgot(node):
             return None
         time.sleep(min(pause, left))
         pause = min(pause * POLL_GROWTH, POLL_MAX_S)
 
 
-def _judge(name: str, reply: Message | None, message_type: str, *, pushed: bool) -> Answer:
+def _judge(name: str, reply: Message | None, message_type: str, *, there: bool) -> Answer:
     """Turn a reply into an answer. The engine's own error text may quote a site: it is not looked at."""
     if reply is None:
-        return Answer(name, None, "no_answer" if pushed else "unreachable")
+        return Answer(name, None, "no_answer" if there else "unreachable")
     if reply.has_error():
         return Answer(name, None, "unreachable")
     try:
@@ -117,6 +154,7 @@ class Sites:
     grid : Flower's connection to the sites.
     settings : settings of the run.
     names : registered name by node id; None where nodes are not registered, as in a simulation.
+    activations : see ``Restarts``.
     heard : called with the name of a site and the head of its ledger that came with its answer to hello.
 
     Attributes
@@ -131,10 +169,12 @@ class Sites:
         settings: Settings,
         names: Mapping[int, str] | None = None,
         heard: Callable[[str, Head | None], None] | None = None,
+        activations: Activations | None = None,
     ) -> None:
         self.nodes: dict[str, int] = {}
         self.refused: dict[str, str] = {}
         self._grid, self._settings, self._names, self._heard = grid, settings, names, heard
+        self._activations = activations
         self._present: set[int] = set()
         self._known: set[int] = set()
 
@@ -219,6 +259,7 @@ class Sites:
             protocol.HELLO,
             timeout_s if first else min(timeout_s, HELLO_AGAIN_S),
             "hello",
+            self._activations,
         ):
             node = requests[answer.site][0]
             known_as = self._called(node)

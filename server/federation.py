@@ -31,7 +31,7 @@ from common.protocol import RoundPlan, RunPlan
 from common.seeding import stream, torch_stream
 from common.weights import pack, schema_of
 from server.aggregation import next_weights
-from server.exchange import Sites, ask, listed
+from server.exchange import Activations, Sites, ask, listed
 from server.replies import Replies, sentences_of
 from server.schedule import Evaluation, Selection, best, learning_rate, select, should_stop
 from server.state import BEST, LAST, STORY, State, Story, load_state, read_story, save_state
@@ -68,6 +68,7 @@ class Federation:
     personalize : ask the sites to personalize after training.
     fresh : forget what is in ``out``.
     names : registered name by node id, where sites are registered; a node may use no other.
+    activations : when each node last came online; see ``server.exchange.Restarts``.
     """
 
     def __init__(
@@ -80,14 +81,16 @@ class Federation:
         personalize: bool = True,
         fresh: bool = False,
         names: Mapping[int, str] | None = None,
+        activations: Activations | None = None,
     ) -> None:
         self.settings, self.out, self.name = settings, out, name
         self._grid, self._personalize, self._fresh = grid, personalize, fresh
+        self._activations = activations
         model = build_model(settings.model, torch_stream(settings.seed, "initial"))
         self._schema = schema_of(model)
         self._state = State(weights=pack(model))
         self._story = Story(settings, name)
-        self._sites = Sites(grid, settings, names, partial(self._story.hear, step="hello"))
+        self._sites = Sites(grid, settings, names, partial(self._story.hear, step="hello"), activations)
         self._identity = {
             "name": name,
             "settings": settings.digest(),
@@ -182,7 +185,7 @@ class Federation:
         replies = Replies(self._schema)
         timeout_s = self.settings.federation.round_timeout_s
         step = "round" if message_type == protocol.ROUND else "evaluate"
-        for answer in ask(self._grid, requests, message_type, timeout_s, str(plan.round)):
+        for answer in ask(self._grid, requests, message_type, timeout_s, str(plan.round), self._activations):
             self._story.hear(answer.site, answer.ledger, step, plan.round)
             replies.add(answer.site, answer.content, answer.failure, trains=answer.site in asked)
         if len(replies.answered) < self.settings.federation.min_sites:
@@ -257,7 +260,7 @@ class Federation:
         self._story.personalize_failures = {}
         timeout_s = self.settings.federation.personalize_timeout_s
         with stage("Personalization", total=len(requests), unit="site") as progress:
-            for answer in ask(self._grid, requests, protocol.PERSONALIZE, timeout_s, "personalize"):
+            for answer in ask(self._grid, requests, protocol.PERSONALIZE, timeout_s, "personalize", self._activations):
                 self._story.hear(answer.site, answer.ledger, "personalize")
                 if answer.content is None:
                     self._story.personalize_failures[answer.site] = answer.failure or "site_error"

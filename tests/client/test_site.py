@@ -1,5 +1,6 @@
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,3 +83,12 @@ def test_lists_and_nested_tables_are_valid_toml(tmp_path):
     values = tomllib.loads(path.read_text())
     assert values["source"]["records"] == ["101", "106"]
     assert values["settings"]["cohort"]["split"] == [8.0, 2.0, 0.0]
+
+
+def test_init_names_the_secret_file_of_the_database_url(tmp_path: Path) -> None:
+    secret = tmp_path / "database.url"
+    make: Any = {"name": "north", "source": {"kind": "mimic3", "folder": "."}, "settings": {}}
+    first = write_site_file(tmp_path / "north", **make, database_url_file=secret).read_text()
+    assert write_site_file(tmp_path / "north", **make, database_url_file=secret).read_text() == first
+    secret.write_text("postgresql+psycopg://fedkalemia@db/site\n")
+    assert load_site(tmp_path / "north", {}).database_url == "postgresql+psycopg://fedkalemia@db/site"

@@ -28,6 +28,12 @@ def test_help_is_shown_and_names_the_commands(command):
     assert "Usage" in shown.stdout
 
 
+def test_the_help_of_arguments_is_shown():
+    """Some pairs of typer and click show options only."""
+    done = run("server", "site", "add", "--help")
+    assert "made by 'pki init'" in done.stdout
+
+
 def test_a_folder_named_like_a_room_in_the_working_directory_does_not_shadow_it(tmp_path):
     for room in ("common", "client", "server"):
         (tmp_path / room).mkdir()

@@ -31,7 +31,7 @@ from simulation.grid import run_in_process
 pytestmark = [pytest.mark.deployment, pytest.mark.survives]
 
 #: How many scenarios run at the same time.
-WORKERS = 3
+WORKERS = 4
 #: A site's claim on a message runs out after a minute; then the others go on.
 NOTICED_S = 90.0
 SCENARIO_S = 420.0
@@ -53,9 +53,14 @@ def settings(rounds: int, **federation: Any) -> dict[str, Any]:
 
 def check_all_in_order(deployment: Any, name: str = "main", finished: bool = True) -> dict[str, Any]:
     """Check rows, ledgers and runs; return the story of the run."""
-    story = json.loads((deployment.out(name) / "server.json").read_text())
-    if finished:
-        assert story["status"] == "finished", story["failure"]
+    path = deployment.out(name) / "server.json"
+
+    def ended() -> bool:
+        return bool(json.loads(path.read_text())["status"] != "running")
+
+    deployment.wait(ended, NOTICED_S, "the run's own story says that it has ended")
+    story = json.loads(path.read_text())
+    assert story["status"] == "finished" if finished else story["status"] in {"interrupted", "failed"}, story
     for site_name, site in deployment.sites.items():
         if site_name not in story["sites"]:
             continue
@@ -100,7 +105,11 @@ def one_process(harness: ModuleType, folder: Path, names: tuple[str, ...], round
     make = harness.load("sites").make_tiny_site
     sites = [make(folder / name, name, settings=settings(rounds), **LONG) for name in names]
     write_json(folder / "settings.json", sites[0].settings.model_dump(mode="json"))
-    config = {"out": str(folder / "out"), "settings": str(folder / "settings.json"), "personalize": False}
+    config: dict[str, str | int | float | bool] = {
+        "out": str(folder / "out"),
+        "settings": str(folder / "settings.json"),
+        "personalize": False,
+    }
     run_in_process(server_app, client_app, [{"site-folder": str(site.folder)} for site in sites], config)
     return folder / "out"
 
@@ -150,11 +159,7 @@ def killed_in_a_round(harness: ModuleType, folder: Path) -> None:
         ended = run.wait()
         assert ended.code == 2
         assert "was stopped by its operator" in ended.output
-        deployment.site("audit", "verify", str(deployment.sites["node"].folder))
         check_all_in_order(deployment, finished=False)
-        for name in names:
-            doubled = {n: c for n, c in rounds_of(deployment.sites[name]).items() if c != 1}
-            assert not doubled
 
 
 def cut_off(harness: ModuleType, folder: Path) -> None:
@@ -189,8 +194,8 @@ def cut_off(harness: ModuleType, folder: Path) -> None:
 
 
 def server_killed(harness: ModuleType, folder: Path) -> None:
-    """Kill the SuperLink in the middle of a round, start it again, resume; then the same with the runner."""
-    names, rounds = ("north", "south"), 5
+    """Kill the SuperLink in one round, the runner in another; start both again; resume what was lost."""
+    names, rounds = ("north", "south"), 6
     expected = one_process(harness, folder / "one", names, rounds)
     with harness.Deployment(folder / "tls", names, settings=settings(rounds, min_sites=2), make=LONG) as up:
         for name in names:
@@ -199,19 +204,23 @@ def server_killed(harness: ModuleType, folder: Path) -> None:
         up.wait_in_round(run, "north", 1)
         up.kill("superlink")
         up.restart("superlink")
-        lost = run.wait(SCENARIO_S)
-        assert lost.code == 2, lost.output
-        assert "goes on after federated round" in lost.output, lost.output
-        wait_for_sites(up)
 
-        done = rounds_in(run.story)
-        run = up.begin("--name", "main", command="resume")
-        up.wait_in_round(run, "south", done + 1)
+        def goes_on() -> bool:
+            return rounds_in(run.story) >= 3 or not run.running
+
+        # The round loop lives in the runner and outlasts a short absence of the SuperLink.
+        up.wait(goes_on, NOTICED_S, "the run goes on")
+        assert run.running, run.output
+        assert "cannot be reached" in run.output, run.output
+
+        up.wait_in_round(run, "south", 3)
         up.kill("runner")
         up.restart("runner")
         lost = run.wait(SCENARIO_S)
         assert lost.code == 2, lost.output
+        assert "resume" in lost.output, lost.output
         assert "goes on after federated round" in lost.output, lost.output
+        wait_for_sites(up)
 
         ended = up.begin(command="resume").wait(SCENARIO_S)
         assert ended.code == 0, ended.output
@@ -231,14 +240,14 @@ def wait_for_sites(deployment: Any) -> None:
 
 
 def wrong_keys(harness: ModuleType, folder: Path) -> None:
-    """A key that nobody registered, and one that was replaced at the site only."""
+    """Start a node with a key that nobody registered, and one with a key that was replaced at the site."""
     names = ("north", "south")
     with harness.Deployment(folder, names, settings=settings(2), make=LONG) as deployment:
         deployment.add_site("stranger")
         deployment.start("node-stranger")
         assert deployment.parts["node-stranger"].process.wait(60) != 0
         said = deployment.parts["node-stranger"].text()
-        assert "not registered" in said or "Public key" in said, said
+        assert "not registered" in said, said
 
         assert deployment.kill("node-south", signal.SIGTERM) is not None
         deployment.site("key", "renew", str(deployment.sites["south"].folder))

@@ -83,9 +83,7 @@ def test_a_site_that_claims_the_name_of_another_is_refused_and_the_others_go_on(
     assert "valley" in refused or claimed in refused
 
 
-def test_no_identifier_crosses_the_wire_or_is_logged(
-    whole: Any, harness: ModuleType, damaged: str
-) -> None:
+def test_no_identifier_crosses_the_wire_or_is_logged(whole: Any, harness: ModuleType, damaged: str) -> None:
     deployment = whole.deployment
     for name in deployment.sites:
         deployment.freeze(name, "damaged")

@@ -125,7 +125,7 @@ def test_another_program_on_the_ports_is_red(home: Coordinator) -> None:
 
 
 def node(site: Registered, status: str, online_until: float | None = None) -> NodeInfo:
-    return NodeInfo(site.node_id, site.pem, site.name, status, "", online_until, 30.0)
+    return NodeInfo(site.node_id, site.pem, site.name, status, "", "", online_until, 30.0)
 
 
 def test_each_site_is_online_offline_never_seen_or_unknown(home: Coordinator) -> None:
@@ -138,7 +138,7 @@ def test_each_site_is_online_offline_never_seen_or_unknown(home: Coordinator) ->
         node(registry["b"], "offline", NOW.timestamp() - 3600),
         node(registry["c"], "registered"),
         node(registry["d"], "unregistered"),
-        NodeInfo(99, b"another key", "stranger", "online", "", None, 30.0),
+        NodeInfo(99, b"another key", "stranger", "online", "", "", None, 30.0),
     ]
     found = {check.name: check for check in sites(home, known, NOW)}
     assert [found[f"site {name}"].state for name in "abcd"] == ["ok", "warning", "warning", "failed"]

@@ -38,17 +38,21 @@ TAIL = 3000
 def load(name: str) -> ModuleType:
     """Load a module of the tests' support folder, once."""
     known = f"fedkalemia_test_{name}"
-    if known not in sys.modules:
-        spec = importlib.util.spec_from_file_location(known, SUPPORT / f"{name}.py")
-        if spec is None or spec.loader is None:
-            raise FileNotFoundError(SUPPORT / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[known] = module
-        spec.loader.exec_module(module)
-    return sys.modules[known]
+    with _loading:
+        if known not in sys.modules:
+            spec = importlib.util.spec_from_file_location(known, SUPPORT / f"{name}.py")
+            if spec is None or spec.loader is None:
+                raise FileNotFoundError(SUPPORT / f"{name}.py")
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[known] = module
+            spec.loader.exec_module(module)
+        return sys.modules[known]
 
 
-class TooLong(AssertionError):
+_loading = threading.Lock()
+
+
+class TooLong(AssertionError):  # noqa: N818
     """Something did not happen in time; says what, with the ends of the logs."""
 
 
@@ -200,8 +204,9 @@ class Deployment:
     wires : put a ``Wire`` between each node and the front end, which ``cut`` and ``join`` need.
     tap : record what passes between node and executor of each site to ``tap-SITE.bin``.
     debug : all processes log all they can.
-    prefix : what to put before the commands of a part, by the name of the part.
-    hosts : names in the certificate; the first is where sites find the front end.
+    prefix : what to put before a command, by the name of the part; ``commands`` for those that are not parts.
+    hosts : names in the certificate; the first is where the coordinator itself finds the front end.
+    places : hosts at which a site's node finds the front end, and its executor finds the node.
     stamped : put the time before each line of the logs.
     """
 
@@ -218,6 +223,7 @@ class Deployment:
         debug: bool = False,
         prefix: Mapping[str, Sequence[str]] | None = None,
         hosts: Sequence[str] = ("127.0.0.1", "localhost"),
+        places: Mapping[str, tuple[str, str]] | None = None,
         stamped: bool = False,
     ) -> None:
         self.folder, self.home = folder, folder / "coordinator"
@@ -231,6 +237,7 @@ class Deployment:
         self._maker = maker or load("sites").make_tiny_site
         self._wired, self._tapped, self._debug = wires, tap, debug
         self._prefix, self._hosts, self._stamped = dict(prefix or {}), tuple(hosts), stamped
+        self._places = dict(places or {})
         self._stack = contextlib.ExitStack()
         self._ended = threading.Event()
         self._runs = 0
@@ -277,14 +284,15 @@ class Deployment:
         """
         from client.gate.folders import make_folders
 
-        front = (self._hosts[0], self.front_port)
+        host, near = self._places.get(name, (self._hosts[0], "127.0.0.1"))
+        front = (host, self.front_port)
         address = f"{front[0]}:{front[1]}"
         if self._wired:
             wire = load("wire").Wire(front)
             self._stack.callback(wire.close)
             self.wires[name], address = wire, wire.address
         (port,) = free_ports(1)
-        runtime = f"127.0.0.1:{port}"
+        runtime = f"{near}:{port}"
         site = self._maker(
             self.folder / "sites" / name, name, settings=self._settings, **{**self._make, **make}
         )
@@ -363,8 +371,10 @@ class Deployment:
         return self.parts[name].end(how)
 
     def restart(self, name: str) -> None:
-        """Start a part again and again until it stays, as a service manager does: a killed node is refused
-        until the SuperLink has noticed that it is gone, and ends by itself."""
+        """Start a part again and again until it stays, as a service manager does.
+
+        A killed node is refused, and ends by itself, until the SuperLink has noticed that it was gone.
+        """
         self.keep(name)
 
     def keep(self, name: str, every_s: float = 2.0) -> None:
@@ -397,9 +407,7 @@ class Deployment:
 
     def wait_connected(self, name: str, times: int = 1, limit_s: float = READY_S) -> None:
         """Wait until a site's node is connected for the given time."""
-        self.wait(
-            lambda: self.connected(name) >= times, limit_s, f"{name} is connected", (f"node-{name}",)
-        )
+        self.wait(lambda: self.connected(name) >= times, limit_s, f"{name} is connected", (f"node-{name}",))
 
     def children(self, name: str) -> list[int]:
         """Return the processes that a part has started and that are there."""
@@ -410,7 +418,7 @@ class Deployment:
     def command(self, *arguments: str, check: bool = True) -> Ended:
         """Run one of our commands to its end."""
         done = subprocess.run(
-            [str(BINARIES / arguments[0]), *arguments[1:]],
+            [*self._prefix.get("commands", ()), str(BINARIES / arguments[0]), *arguments[1:]],
             env=environment(),
             cwd="/",
             check=False,
@@ -441,7 +449,10 @@ class Deployment:
             arguments += ["--settings", str(self.settings_file())]
         with log.open("wb") as out:
             process = subprocess.Popen(
-                [str(BINARIES / "fedkalemia-server"), *arguments, *options],
+                [
+                    *self._prefix.get("commands", ()),
+                    *(str(BINARIES / "fedkalemia-server"), *arguments, *options),
+                ],
                 env=environment(self._debug),
                 cwd="/",
                 stdin=subprocess.DEVNULL,
@@ -478,10 +489,15 @@ class Deployment:
 
     def healthy(self, address: str) -> bool:
         """Return whether a TLS server with the coordinator's certificate answers ``/health``."""
+        if prefix := self._prefix.get("commands"):
+            command = [*prefix, sys.executable, "-I", "-c", ASK_HEALTH, address, str(self.authority)]
+            return subprocess.run(command, capture_output=True, timeout=30, check=False).returncode == 0
         context = ssl.create_default_context(cafile=str(self.authority))
-        with contextlib.suppress(urllib.error.URLError, OSError):
-            with urllib.request.urlopen(f"https://{address}/health", context=context, timeout=5) as answer:
-                return bool(answer.status == 200)
+        with (
+            contextlib.suppress(urllib.error.URLError, OSError),
+            urllib.request.urlopen(f"https://{address}/health", context=context, timeout=5) as answer,
+        ):
+            return bool(answer.status == 200)
         return False
 
     def wait_in_round(self, run: Run, site: str, rounds: int, limit_s: float = READY_S) -> int:
@@ -498,11 +514,9 @@ class Deployment:
                     return child
             return 0
 
-        return self.wait(computing, limit_s, f"{site} computes after round {rounds}", (name,))
+        return int(self.wait(computing, limit_s, f"{site} computes after round {rounds}", (name,)))
 
-    def wait(
-        self, condition: Callable[[], Any], limit_s: float, what: str, parts: Sequence[str] = ()
-    ) -> Any:
+    def wait(self, condition: Callable[[], Any], limit_s: float, what: str, parts: Sequence[str] = ()) -> Any:
         """Wait until something holds; a part that must be there for it and is not ends the wait."""
         deadline = time.monotonic() + limit_s
         while not (value := condition()):
@@ -523,6 +537,12 @@ class Deployment:
         return "\n".join(f"--- {name}\n{text[-TAIL:]}" for name, text in self.logs().items())
 
 
+#: Asks for ``/health`` from another network namespace.
+ASK_HEALTH = (
+    "import ssl, sys, urllib.request as u; "
+    "context = ssl.create_default_context(cafile=sys.argv[2]); "
+    "u.urlopen(f'https://{sys.argv[1]}/health', context=context, timeout=5)"
+)
 #: Processor seconds of a message's process after which it must be computing, and not just starting.
 WORKING_S = 0.4
 

@@ -25,11 +25,16 @@ class Wire:
     target : host and port of the far side.
     record : file for every byte that passes, in both directions as they come; None keeps nothing.
     delay_s : how long each piece waits before it goes on.
+
+    Attributes
+    ----------
+    sent, received : bytes that went to the target, and that came from it.
     """
 
     def __init__(self, target: tuple[str, int], *, record: Path | None = None, delay_s: float = 0.0) -> None:
         self.port = 0
         self.delay_s = delay_s
+        self.sent = self.received = 0
         self._target, self._record = target, record
         self._loop = asyncio.new_event_loop()
         self._open = asyncio.Event()
@@ -97,7 +102,10 @@ class Wire:
         far: asyncio.StreamWriter | None = None
         try:
             far_reader, far = await asyncio.open_connection(*self._target)
-            ways = [asyncio.ensure_future(self._pump(reader, far)), asyncio.ensure_future(self._pump(far_reader, writer))]
+            ways = [
+                asyncio.ensure_future(self._pump(reader, far, outward=True)),
+                asyncio.ensure_future(self._pump(far_reader, writer, outward=False)),
+            ]
             try:
                 await asyncio.gather(*ways)
             finally:
@@ -112,11 +120,17 @@ class Wire:
                 if end is not None:
                     end.transport.abort()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, outward: bool
+    ) -> None:
         while data := await reader.read(CHUNK):
             await self._open.wait()
             if self.delay_s:
                 await asyncio.sleep(self.delay_s)
+            if outward:
+                self.sent += len(data)
+            else:
+                self.received += len(data)
             if self._record is not None:
                 with self._record.open("ab") as record:
                     record.write(data)
