@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import importlib.util
 import json
+import os
 import re
 import signal
 import statistics
@@ -156,9 +157,14 @@ class Stock:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End everything."""
+        """End everything, also what the engine started in sessions of their own."""
+        running = [part.pid for part in self.parts.values() if part.running]
+        descendants = [pid for first in running for pid in self._support.family(first)]
         for part in self.parts.values():
             part.end(signal.SIGTERM)
+        for pid in descendants:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def _start(self, name: str, *command: str) -> None:
         log = self._folder / f"{name}.log"

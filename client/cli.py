@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from client import audit_cli, gate_cli
-from client.node import LISTEN, split_address
+from client.node import LISTEN
 from client.site import SITE_NAME, Site, load_site, write_site_file
+from common.addresses import split_address
 from common.command import run_app
 from common.config import parse_overrides
 from common.errors import CohortError, ConfigurationError, ModelError

@@ -7,9 +7,6 @@ executor; it should listen where only the executor can reach it.
 from __future__ import annotations
 
 import os
-import shutil
-import socket
-import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +15,7 @@ from typing import Any, NoReturn
 from pydantic import Field
 
 from client.site import SITE_NAME
+from common.addresses import check_free, engine_program, split_address
 from common.command import FLOWER_ENVIRONMENT
 from common.config import Section, nearest, read_toml, validated
 from common.errors import ConfigurationError, IdentityError
@@ -26,6 +24,7 @@ from common.identity import public_line, read_certificate, read_private, read_se
 
 LISTEN = "127.0.0.1:9094"
 PROGRAM = "flower-supernode"
+_OTHERWISE = "stop what listens there, or choose another address"
 
 
 class NodeSettings(Section):
@@ -119,19 +118,6 @@ def load_node(folder: Path) -> Node:
     return Node(folder, settings.name, settings.server, settings.listen)
 
 
-def split_address(text: str, where: str) -> tuple[str, int]:
-    """Return host and port of ``host:port``.
-
-    Raises
-    ------
-    ConfigurationError
-    """
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ConfigurationError(f"{where} = {text!r} is no address; write it as host:port")
-    return host.strip("[]"), int(port)
-
-
 def check_node(node: Node, listen: str | None = None, health: str | None = None) -> None:
     """Check everything that would stop the node, before the engine is started.
 
@@ -161,30 +147,16 @@ def check_node(node: Node, listen: str | None = None, health: str | None = None)
         raise IdentityError(
             f"{node.authority} ended on {authority.not_after:%Y-%m-%d}; ask the coordinator for a new one"
         )
-    for address in (listen or node.listen, health):
-        if address:
-            _check_free(address)
-
-
-def _check_free(address: str) -> None:
-    host, port = split_address(address, "the address")
-    try:
-        family, kind, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(place)
-    except OSError as error:
-        raise ConfigurationError(
-            f"the node cannot listen on {address} ({error.strerror or error}); stop what listens there, or "
-            "choose another with --listen and in gate.node_address of site.toml"
-        ) from None
+    check_free(listen or node.listen, f"{_OTHERWISE} with --listen and in gate.node_address of site.toml")
+    if health:
+        check_free(health, f"{_OTHERWISE} with --health")
 
 
 def node_command(node: Node, listen: str | None = None, health: str | None = None) -> list[str]:
     """Return the command of the engine that runs a node."""
     host, port = split_address(listen or node.listen, "the node's address")
     command = [
-        *(_program(), "--superlink", node.server),
+        *(str(engine_program(PROGRAM)), "--superlink", node.server),
         *("--root-certificates", str(node.authority)),
         *("--auth-supernode-private-key", str(node.key)),
         *("--isolation", "process", "--superexec-auth-secret-file", str(node.secret)),
@@ -220,11 +192,3 @@ def write_public(node: Node) -> str:
     line = f"{node.public_line} {node.name}"
     write_atomic(node.public, line + "\n")
     return line
-
-
-def _program() -> str:
-    beside = Path(sys.executable).parent / PROGRAM
-    found = str(beside) if beside.is_file() else shutil.which(PROGRAM)
-    if found is None:
-        raise ConfigurationError(f"{PROGRAM} is not installed; install this software again")
-    return found

@@ -117,11 +117,14 @@ def load_site(folder: Path, environment: Mapping[str, str] = os.environ) -> Site
     if unknown := sorted(set(values) - set(SECTIONS)):
         hint = nearest(unknown[0], list(SECTIONS))
         raise ConfigurationError(f"{path}: unknown section {unknown[0]!r}{hint}")
+    for section, inside in values.items():
+        if not isinstance(inside, dict):
+            raise ConfigurationError(f"{path}: {section} is a section; write [{section}] and its keys below")
     name, url_file = _site_section(values.get("site", {}), path)
     return Site(
         name=name,
         folder=folder,
-        settings=_settings(values.get("settings", {})),
+        settings=_settings(values.get("settings", {}), f"{path}, section settings"),
         source=validated(SourceSettings, values.get("source", {}), f"{path}, section source"),
         database_url=_database_url(folder, url_file, environment),
         gate=validated(GateSettings, values.get("gate", {}), f"{path}, section gate"),
@@ -138,23 +141,31 @@ def _site_section(section: Mapping[str, Any], path: Path) -> tuple[str, str | No
             f"{path}: site.name = {name!r}; a site name is 1 to 32 lower-case letters, digits and "
             "hyphens and starts with a letter"
         )
-    return name, section.get("database_url_file")
+    url_file = section.get("database_url_file")
+    if not isinstance(url_file, str | None):
+        raise ConfigurationError(f"{path}: site.database_url_file must be the path of a file, in quotes")
+    return name, url_file
 
 
-def _settings(section: Mapping[str, Any]) -> Settings:
+def _settings(section: Mapping[str, Any], where: str) -> Settings:
     values = dict(section)
     task, preset = values.pop("task", "hyperkalemia"), values.pop("preset", "standard")
-    return make_settings(str(task), str(preset), values)
+    return make_settings(str(task), str(preset), values, where)
 
 
 def _database_url(folder: Path, url_file: str | None, environment: Mapping[str, str]) -> str:
     if url_file is not None:
         path = folder / url_file
         try:
-            return path.read_text().strip()
+            return path.read_text(encoding="utf-8").strip()
         except OSError as error:
             raise ConfigurationError(
                 f"site.database_url_file: cannot read {path}: {error.strerror}"
+            ) from None
+        except UnicodeDecodeError:
+            raise ConfigurationError(
+                f"site.database_url_file: {path} is not text; it holds one line, a URL like "
+                "postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
             ) from None
     return environment.get(DATABASE_VARIABLE) or f"sqlite:///{folder / 'site.sqlite'}"
 
@@ -191,7 +202,7 @@ def write_site_file(
     _site_section({"name": name}, path)
     validated(SourceSettings, source, "section source")
     validated(GateSettings, gate or {}, "section gate")
-    _settings(settings)
+    _settings(settings, "section settings")
     write_atomic(path, text)
     return path
 

@@ -1,7 +1,7 @@
-"""Addresses of processes, ``host:port``: read strictly, checked before they are used; and the engine's programs.
+"""Addresses of processes, ``host:port``: read strictly, checked before use; and the engine's programs.
 
-An address is passed on to the engine, into nginx's configuration and to the system: what is not plainly a host
-and a port is refused here, with the name of the setting that holds it.
+An address is passed on to the engine, into nginx's configuration and to the system: what is not plainly a
+host and a port is refused here, with the name of the setting that holds it.
 """
 
 from __future__ import annotations

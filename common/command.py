@@ -104,7 +104,9 @@ def _ending(action: Callable[[], object]) -> int:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _fail("the disk is full; free some space and run the same command again")
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            return _fail(f"no permission to write {error.filename}; choose another folder")
+            return _fail(
+                f"no permission for {error.filename}; give this user the right to it, or choose another folder"
+            )
         raise
     except Exception as error:  # usage errors of the command line parser carry their own exit code
         show = getattr(error, "show", None)

@@ -231,7 +231,10 @@ def _digest(values: object) -> str:
 
 
 def make_settings(
-    task: str = "hyperkalemia", preset: str = "standard", overrides: Mapping[str, Any] | None = None
+    task: str = "hyperkalemia",
+    preset: str = "standard",
+    overrides: Mapping[str, Any] | None = None,
+    where: str = "settings",
 ) -> Settings:
     """Lay a preset and the user's own values over the defaults.
 
@@ -239,6 +242,7 @@ def make_settings(
     ----------
     task, preset : names; see ``common.task``.
     overrides : nested mapping, such as ``{"training": {"local_epochs": 2}, "seed": 3}``.
+    where : where they come from, for error texts.
 
     Raises
     ------
@@ -246,12 +250,14 @@ def make_settings(
         For an unknown task, preset or key (with the nearest known one), or a value out of range.
     """
     if task not in TASKS:
-        raise ConfigurationError(f"unknown task {task!r}{nearest(task, list(TASKS))}")
+        raise ConfigurationError(f"{where}: unknown task {task!r}{nearest(task, list(TASKS))}")
     presets = TASKS[task].presets
     if preset not in presets:
-        raise ConfigurationError(f"task {task} has no preset {preset!r}{nearest(preset, list(presets))}")
+        raise ConfigurationError(
+            f"{where}: task {task} has no preset {preset!r}{nearest(preset, list(presets))}"
+        )
     values = merge({"task": task, "preset": preset}, presets[preset])
-    return validated(Settings, merge(values, overrides or {}), "settings")
+    return validated(Settings, merge(values, overrides or {}), where)
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -283,6 +289,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigurationError(f"{path} does not exist") from None
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} cannot be read: {error.strerror}; give this user the right to read it"
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} is not valid TOML: {error}") from None
 

@@ -138,7 +138,7 @@ class Certificate:
 
     Attributes
     ----------
-    subject, issuer : names as in RFC 4514.
+    subject : name as in RFC 4514.
     names : DNS names and addresses it is valid for.
     not_before, not_after : validity, in UTC.
     authority : it may sign others.
@@ -146,7 +146,6 @@ class Certificate:
 
     path: Path
     subject: str
-    issuer: str
     names: tuple[str, ...]
     not_before: datetime
     not_after: datetime
@@ -192,18 +191,12 @@ def read_certificate(path: Path) -> Certificate:
     return Certificate(
         path=path,
         subject=raw.subject.rfc4514_string(),
-        issuer=raw.issuer.rfc4514_string(),
         names=_names(raw),
         not_before=raw.not_valid_before_utc,
         not_after=raw.not_valid_after_utc,
         authority=_is_authority(raw),
         raw=raw,
     )
-
-
-def days_left(path: Path, now: datetime) -> float:
-    """Return the days until the certificate at ``path`` ends; negative once it has ended."""
-    return read_certificate(path).days_left(now)
 
 
 def _names(raw: x509.Certificate) -> tuple[str, ...]:

@@ -14,8 +14,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -29,10 +29,13 @@ if TYPE_CHECKING:  # imported when a loop starts: a command that only reads must
     from flwr.supercore.runtime import RuntimeHttpClient
 
 CLIENT_TASK, AGENT_TASK, SERVER_TASK = "flwr-clientapp", "flwr-agentapp", "flwr-serverapp"
-MODEL_TASK, CONNECTOR_TASK = "flwr-model", "flwr-connector"
 POLL_S = 0.25
 CHILD_POLL_S = 0.02
-STOP_S = 15.0  # Flower itself ends a process 5 s after it was asked to
+#: How long a child that was told to stop may still take, before it is killed. Flower ends a process 5 s after
+#: it was asked to; a reply that is on its way goes out whole first. Whoever stops this loop waits longer
+#: (``stop_grace_period`` of executor and runner in deploy/services.yml).
+STOP_S = 60.0
+_STOPS = (signal.SIGTERM, signal.SIGINT)
 AWAY_LINE_S = 60.0
 
 Work = Callable[["Runtime", "Task", str], "int | None"]
@@ -104,12 +107,17 @@ def check_engine(uses: Uses | None = None) -> None:
     for place, parameters in {**_USES, **(uses or {})}.items():
         missing = _missing(place, parameters)
         if missing:
-            import flwr
+            raise engine_lacks(missing)
 
-            raise ConfigurationError(
-                f"Flower {flwr.__version__} has no {missing} any more, which this software relies on; "
-                "install the version that constraints.txt names"
-            )
+
+def engine_lacks(what: str) -> ConfigurationError:
+    """Return the error that names something in Flower that this software relies on and that is gone."""
+    import flwr
+
+    return ConfigurationError(
+        f"Flower {flwr.__version__} has no {what} any more, which this software relies on; install the "
+        "version that constraints.txt names"
+    )
 
 
 def _missing(place: str, parameters: Sequence[str]) -> str | None:
@@ -179,12 +187,12 @@ class _Source:
         try:
             answer = self._client.AcquireTask(self._request)
         except httpx.TransportError:
-            self._away("does not answer")
+            self._away("does not answer", "has not answered")
             return None
         except httpx.HTTPStatusError as error:
             status = error.response.status_code
             if status >= 500:
-                self._away(f"answers with status {status}")
+                self._away(f"answers with status {status}", f"has answered with status {status}")
                 return None
             raise self._refused(status) from None
         if self._away_since is not None:
@@ -192,14 +200,14 @@ class _Source:
             self._away_since = None
         return answer
 
-    def _away(self, how: str) -> None:
+    def _away(self, how: str, how_long: str) -> None:
         now = time.monotonic()
         if self._away_since is None:
             self._away_since, self._said = now, now
             say(f"{self._runtime.address} {how}; asking again until it does")
         elif now - self._said > AWAY_LINE_S:
             self._said = now
-            say(f"{self._runtime.address} {how} since {duration(now - self._away_since)}; still asking")
+            say(f"{self._runtime.address} {how_long} for {duration(now - self._away_since)}; still asking")
 
     def _refused(self, status: int) -> IdentityError | FederationError:
         if status in {401, 403}:
@@ -234,13 +242,20 @@ def _run(runtime: Runtime, task: Task, token: str, work: Work, heartbeat: Path |
     began = time.monotonic()
     sys.stdout.flush()
     sys.stderr.flush()
-    child = os.fork()
-    if child == 0:
-        _child(lambda: work(runtime, task, token))
+    child = 0
     try:
+        with _stops_later() as told:
+            child = os.fork()
+            if child == 0:
+                _child(lambda: work(runtime, task, token), told)
         code = _wait(child, None, heartbeat)
     except BaseException:  # this process is told to stop: the child first
-        _stop(child, heartbeat)
+        if child:
+            try:
+                with _stops_later():
+                    _stop(child, heartbeat)
+            except KeyboardInterrupt:  # told a second time
+                _stop(child, heartbeat)
         raise
     took = duration(time.monotonic() - began)
     if code is not None and code < 0:
@@ -250,12 +265,41 @@ def _run(runtime: Runtime, task: Task, token: str, work: Work, heartbeat: Path |
         say(f"task {task.task_id}: {'done' if code == 0 else 'ended with an error'} in {took}")
 
 
-def _child(action: Callable[[], int | None]) -> None:
-    """Run in the forked child and never come back."""
+@contextmanager
+def _stops_later() -> Iterator[list[int]]:
+    """Only note that this process is told to stop, in the list that this gives; act on it at the end.
+
+    Between the fork and the lines that know the child, a stop would leave the child behind with its claim; in
+    the child it would unwind the parent's stack. Masking signals is not enough: the threads of numerical
+    libraries, which Python does not know, would take them, and Python acts on them in its own thread.
+    """
+    told: list[int] = []
+    before = {number: signal.getsignal(number) for number in _STOPS}
+    try:
+        for number in _STOPS:
+            signal.signal(number, lambda which, _: told.append(which))
+        yield told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in dict.fromkeys(told):
+            signal.raise_signal(number)
+
+
+def _child(action: Callable[[], int | None], told: Sequence[int]) -> None:
+    """Run in the forked child and never come back.
+
+    Parameters
+    ----------
+    told : signals that were noted until now; with one of them nothing is begun.
+    """
     code = 1
     try:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        threading.excepthook = _thread_ended
+        for number in _STOPS:
             signal.signal(number, signal.default_int_handler)
+        if told:
+            raise KeyboardInterrupt
         code = action() or 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -267,6 +311,12 @@ def _child(action: Callable[[], int | None]) -> None:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+
+
+def _thread_ended(what: threading.ExceptHookArgs) -> None:
+    """Say which error ended a thread, such as the engine's heartbeat: one line, and none of its text."""
+    if what.exc_type is not SystemExit:
+        say(f"a thread of the task's process failed: {what.exc_type.__name__}")
 
 
 def _wait(child: int, limit_s: float | None, heartbeat: Path | None) -> int | None:
@@ -286,6 +336,7 @@ def _wait(child: int, limit_s: float | None, heartbeat: Path | None) -> int | No
 
 
 def _stop(child: int, heartbeat: Path | None) -> None:
+    """Tell a child to end and wait for it; one that has ended already is no error."""
     for how in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError, ChildProcessError):
             os.kill(child, how)

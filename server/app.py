@@ -10,33 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from common.config import Settings, make_settings, merge, nearest, parse_overrides, validated
+from common.config import Settings, make_settings, merge, parse_overrides, validated
 from common.errors import ConfigurationError, FederationError
 from common.files import read_json
-from common.protocol import RUN_NAME
 from server.coordinator import Coordinator, load_coordinator
 from server.federation import Federation
-
-#: File in a run's folder that holds all its settings.
-SETTINGS = "settings.json"
-
-DEFAULTS: Mapping[str, str | int | bool] = {
-    "task": "hyperkalemia",
-    "preset": "standard",
-    "seed": 0,
-    "name": "main",
-    "out": "out",
-    "settings": "",
-    "set": "",
-    "personalize": True,
-    "fresh": False,
-    "home": "",
-}
+from server.run_config import SETTINGS, read_run_config
 
 app = ServerApp()
 
@@ -93,34 +76,6 @@ def _inside(folder: Path, name: str) -> str:
             "own folder, which 'fedkalemia-server run --settings FILE' writes"
         )
     return str(folder / name) if name else ""
-
-
-def read_run_config(values: Mapping[str, Any]) -> dict[str, str | int | bool]:
-    """Lay the run configuration over the defaults.
-
-    Raises
-    ------
-    ConfigurationError
-        For an unknown key, a value of another type than the default's, or a name that is not one.
-    """
-    for key, value in values.items():
-        if key not in DEFAULTS:
-            raise ConfigurationError(f"run configuration: unknown key {key!r}{nearest(key, list(DEFAULTS))}")
-        if type(value) is not type(DEFAULTS[key]):
-            wanted = type(DEFAULTS[key]).__name__
-            raise ConfigurationError(f"run configuration: {key} = {value!r} must be of type {wanted}")
-    config = {**DEFAULTS, **values}
-    if not RUN_NAME.fullmatch(str(config["name"])):
-        raise ConfigurationError(
-            f"run configuration: name = {config['name']!r}; a name is 1 to 32 lower-case letters, digits "
-            "and hyphens and starts with a letter"
-        )
-    if config["home"] and "out" in values and values["out"] != DEFAULTS["out"]:
-        raise ConfigurationError(
-            f"run configuration: out = {values['out']!r}; a coordinator's run writes to its own folder under "
-            "'runs' and takes no other"
-        )
-    return config
 
 
 def settings_of(config: Mapping[str, str | int | bool]) -> Settings:

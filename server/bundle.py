@@ -13,11 +13,14 @@ from pathlib import Path
 
 from common import protocol
 from common.errors import ConfigurationError
+from common.taskloop import Uses, check_engine
+from server.run_config import DEFAULTS
 
 ROOMS = ("common", "client", "server")
 NAME = "fedkalemia"
 #: Places of the two apps; a site that runs its own code runs the same ones of its own installation.
 COMPONENTS = {"serverapp": "server.app:app", "clientapp": "client.app:app"}
+USES: Uses = {"flwr.cli.build:build_fab_from_files": ("files",)}
 
 
 def make_bundle(root: Path | None = None) -> bytes:
@@ -34,8 +37,9 @@ def make_bundle(root: Path | None = None) -> bytes:
     Raises
     ------
     ConfigurationError
-        If a package is not there, or the engine refuses the bundle.
+        If a package is not there, the engine refuses the bundle, or is not one that can make it.
     """
+    check_engine(USES)
     from flwr.cli.build import build_fab_from_files
 
     root = Path(__file__).resolve().parent.parent if root is None else root
@@ -61,8 +65,6 @@ def digest(bundle: bytes) -> str:
 
 def _project() -> str:
     """Return the project file that names the two apps and the keys a run may set."""
-    from server.app import DEFAULTS
-
     sections: dict[str, dict[str, str | int | bool]] = {
         "project": {"name": NAME, "version": protocol.software(), "license": "Apache-2.0"},
         "tool.flwr.app": {"publisher": NAME},

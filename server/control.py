@@ -6,38 +6,50 @@ goes wrong becomes one sentence with the address and what to do.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+import flwr.proto.control_pb2 as wire
 import httpx
-from flwr.common.serde import user_config_to_proto
-from flwr.proto.control_pb2 import (
-    ListNodesRequest,
-    ListRunsRequest,
-    RegisterNodeRequest,
-    StartRunRequest,
-    StopRunRequest,
-    StreamLogsRequest,
-    UnregisterNodeRequest,
-)
-from flwr.proto.fab_pb2 import Fab
-from flwr.supercore.control import ControlHttpClient
-from flwr.supercore.interceptors.http import RuntimeVersionHttpInterceptor
-from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 
 from common.errors import FederationError
 from common.identity import read_certificate
+from common.taskloop import Uses, check_engine
+from server.bundle import digest
 from server.coordinator import Coordinator
+from server.run_config import DEFAULTS
+
+if TYPE_CHECKING:  # none of these is public: imported once ``check_engine`` has found them
+    from flwr.supercore.control import ControlHttpClient
+    from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 
 Result = TypeVar("Result")
 UNREGISTERED, ONLINE = "unregistered", "online"
 FINISHED = "finished"
 #: A log stream that stays quiet for longer is asked for again, so that a lost connection is noticed.
 QUIET_S = 20.0
+#: Runs asked for at once; without a limit the SuperLink names the newest 20 only.
+PAGE = 200
+
+_CLIENT = "flwr.supercore.control:ControlHttpClient"
+_WIRE = "flwr.proto.control_pb2"
+USES: Uses = {
+    f"{_CLIENT}.from_server_address": ("server_address", "insecure", "root_certificates", "interceptors"),
+    **{
+        f"{_CLIENT}.{method}": ()
+        for method in ("ListNodes", "ListRuns", "RegisterNode", "StartRun", "StopRun", "StreamLogs")
+    },
+    f"{_CLIENT}.UnregisterNode": (),
+    f"{_CLIENT}.close": (),
+    "flwr.supercore.interceptors.http:RuntimeVersionHttpInterceptor": ("component_name",),
+    "flwr.common.serde:user_config_to_proto": (),
+    "flwr.proto.fab_pb2:Fab": (),
+    f"{_WIRE}:ListRunsRequest.LIMIT_FIELD_NUMBER": (),
+    f"{_WIRE}:ListRunsRequest.SKIP_FIELD_NUMBER": (),
+}
 
 
 @dataclass(frozen=True)
@@ -56,10 +68,8 @@ class NodeInfo:
     public_key: bytes
     name: str
     status: str
-    registered_at: str
     activated_at: str
     online_until: float | None
-    heartbeat_interval_s: float
 
 
 @dataclass(frozen=True)
@@ -70,25 +80,26 @@ class RunInfo:
     ----------
     status : ``pending``, ``starting``, ``running`` or ``finished``.
     sub_status : how a finished run ended: ``completed``, ``failed`` or ``stopped``.
-    bundle : SHA-256 of the code that was submitted with it.
     config : the values that were given with it.
-    pending_at, running_at, finished_at : ISO times, empty as long as that has not happened.
+    pending_at : when it was submitted, ISO 8601.
     """
 
     run_id: int
     status: str
     sub_status: str
     details: str
-    bundle: str
     config: Mapping[str, Any]
     pending_at: str
-    running_at: str
-    finished_at: str
 
     @property
     def finished(self) -> bool:
         """It will not change any more."""
         return self.status == FINISHED
+
+    @property
+    def name(self) -> str:
+        """The name it was given."""
+        return str(self.config.get("name", DEFAULTS["name"]))
 
 
 class Control:
@@ -101,6 +112,10 @@ class Control:
     def __enter__(self) -> Self:
         # Checked here because the engine's client would only say that a certificate could not be loaded.
         authority = read_certificate(self._coordinator.authority).path.read_bytes()
+        check_engine(USES)
+        from flwr.supercore.control import ControlHttpClient
+        from flwr.supercore.interceptors.http import RuntimeVersionHttpInterceptor
+
         self._client = ControlHttpClient.from_server_address(
             server_address=self._coordinator.superlink,
             insecure=False,
@@ -121,7 +136,7 @@ class Control:
         FederationError
             If the SuperLink cannot be reached or refuses, for one because the key is or was registered.
         """
-        request = RegisterNodeRequest(public_key=public_key, name=name)
+        request = wire.RegisterNodeRequest(public_key=public_key, name=name)
         answer = self._ask(f"register {name}", lambda client: client.RegisterNode(request))
         if not answer.node_id:
             raise FederationError(f"the SuperLink at {self._address} did not register {name}; try again")
@@ -129,22 +144,20 @@ class Control:
 
     def unregister(self, node_id: int) -> None:
         """Take a node's registration back; its key can never be registered again."""
-        request = UnregisterNodeRequest(node_id=node_id)
+        request = wire.UnregisterNodeRequest(node_id=node_id)
         self._ask(f"unregister node {node_id}", lambda client: client.UnregisterNode(request))
 
     def nodes(self) -> list[NodeInfo]:
         """Return every node, also those that were unregistered."""
-        answer = self._ask("list its nodes", lambda client: client.ListNodes(ListNodesRequest()))
+        answer = self._ask("list its nodes", lambda client: client.ListNodes(wire.ListNodesRequest()))
         return [
             NodeInfo(
                 node_id=int(node.node_id),
                 public_key=bytes(node.public_key),
                 name=str(node.name),
                 status=str(node.status),
-                registered_at=str(node.registered_at),
                 activated_at=str(node.last_activated_at),
                 online_until=float(node.online_until) if node.HasField("online_until") else None,
-                heartbeat_interval_s=float(node.heartbeat_interval),
             )
             for node in answer.nodes_info
         ]
@@ -162,8 +175,11 @@ class Control:
         FederationError
             If the SuperLink cannot be reached or refuses.
         """
-        request = StartRunRequest(
-            fab=Fab(hash_str=hashlib.sha256(bundle).hexdigest(), content=bundle),
+        from flwr.common.serde import user_config_to_proto
+        from flwr.proto.fab_pb2 import Fab
+
+        request = wire.StartRunRequest(
+            fab=Fab(hash_str=digest(bundle), content=bundle),
             override_config=user_config_to_proto(dict(run_config)),
         )
         answer = self._ask("start a run", lambda client: client.StartRun(request))
@@ -175,14 +191,19 @@ class Control:
 
     def runs(self, run_id: int | None = None) -> list[RunInfo]:
         """Return all runs, or the one asked for; oldest first."""
-        request = ListRunsRequest(run_id=run_id) if run_id is not None else ListRunsRequest()
-        answer = self._ask("list its runs", lambda client: client.ListRuns(request))
-        found = [_run_info(run) for run in answer.run_dict.values()]
+        if run_id is not None:
+            found = self._runs(wire.ListRunsRequest(run_id=run_id))
+        else:
+            found = all_pages(lambda limit, skip: self._runs(wire.ListRunsRequest(limit=limit, skip=skip)))
         return sorted(found, key=lambda run: (run.pending_at, run.run_id))
+
+    def _runs(self, request: wire.ListRunsRequest) -> list[RunInfo]:
+        answer = self._ask("list its runs", lambda client: client.ListRuns(request))
+        return [_run_info(run) for run in answer.run_dict.values()]
 
     def stop_run(self, run_id: int) -> bool:
         """Stop a run; return whether the SuperLink did."""
-        request = StopRunRequest(run_id=run_id)
+        request = wire.StopRunRequest(run_id=run_id)
         return bool(self._ask(f"stop run {run_id}", lambda client: client.StopRun(request)).success)
 
     def logs(self, run_id: int, after: float = 0.0) -> Iterator[tuple[str, float]]:
@@ -197,14 +218,16 @@ class Control:
         FederationError
             If the SuperLink cannot be reached any more.
         """
+        show = f"show the log of run {run_id}"
         while True:
-            request = StreamLogsRequest(run_id=run_id, after_timestamp=after)
-            pieces = self._ask(
-                f"show the log of run {run_id}", lambda client, what=request: client.StreamLogs(what)
-            )
+            request = wire.StreamLogsRequest(run_id=run_id, after_timestamp=after)
+            try:
+                pieces = self._ask(show, lambda client, what=request: client.StreamLogs(what), stream=True)
+            except _QuietError:
+                continue
             while True:
                 try:
-                    piece = self._ask(f"show the log of run {run_id}", lambda _, of=pieces: next(of, None))
+                    piece = self._ask(show, lambda _, of=pieces: next(of, None), stream=True)
                 except _QuietError:
                     break
                 if piece is None:
@@ -216,7 +239,8 @@ class Control:
     def _address(self) -> str:
         return self._coordinator.superlink
 
-    def _ask(self, what: str, call: Callable[..., Result]) -> Result:
+    def _ask(self, what: str, call: Callable[..., Result], *, stream: bool = False) -> Result:
+        """Ask the SuperLink; a ``stream`` that says nothing for a while is ``_QuietError``, no failure."""
         if self._client is None:
             raise RuntimeError("use Control in a with statement")
         where = f"the SuperLink at {self._address}"
@@ -227,7 +251,7 @@ class Control:
                 f"{where} refused to {what}: {_detail(error.response)} (HTTP {error.response.status_code})"
             ) from error
         except httpx.ReadTimeout as error:
-            if what.startswith("show the log"):
+            if stream:
                 raise _QuietError(str(error)) from None
             raise FederationError(f"{where} took too long to {what}; look at its log") from error
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
@@ -261,6 +285,24 @@ class _QuietStream:
         return response
 
 
+def all_pages(page: Callable[[int, int], list[RunInfo]], size: int = PAGE) -> list[RunInfo]:
+    """Return the runs of all pages; one that moves to the next page meanwhile is returned once.
+
+    Parameters
+    ----------
+    page : returns up to so many runs, newest first, after leaving out so many.
+    size : of a page.
+    """
+    found: dict[int, RunInfo] = {}
+    skip = 0
+    while runs := page(size, skip):
+        found |= {run.run_id: run for run in runs}
+        skip += len(runs)
+        if len(runs) < size:
+            break
+    return list(found.values())
+
+
 def _run_info(run: Any) -> RunInfo:
     config = {key: getattr(value, value.WhichOneof("scalar")) for key, value in run.override_config.items()}
     return RunInfo(
@@ -268,11 +310,8 @@ def _run_info(run: Any) -> RunInfo:
         status=str(run.status.status),
         sub_status=str(run.status.sub_status),
         details=str(run.status.details),
-        bundle=str(run.fab_hash),
         config=config,
         pending_at=str(run.pending_at),
-        running_at=str(run.running_at),
-        finished_at=str(run.finished_at),
     )
 
 
@@ -296,4 +335,14 @@ def _is_tls(error: BaseException | None) -> bool:
 def _trouble(error: Exception) -> str:
     if _is_tls(error):
         return f"does not show a certificate that this federation's authority signed for it ({error})"
-    return f"cannot be reached ({str(error) or type(error).__name__})"
+    return f"cannot be reached ({_reason(error)})"
+
+
+def _reason(error: BaseException) -> str:
+    """Return what the system says, without its number."""
+    below: BaseException | None = error
+    while below is not None:
+        if isinstance(below, OSError) and below.strerror:
+            return below.strerror[:1].lower() + below.strerror[1:]
+        below = below.__cause__ or below.__context__
+    return str(error) or type(error).__name__

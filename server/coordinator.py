@@ -6,26 +6,63 @@ the registry of sites, the engine's state, and one folder per run. It never hold
 
 from __future__ import annotations
 
-import ipaddress
 import json
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from common.config import nearest, read_toml
+from pydantic import Field, field_validator
+
+from common.addresses import is_host, split_address
+from common.config import Section, read_toml, validated
 from common.errors import ConfigurationError
-from common.files import write_atomic
+from server.run_config import check_name
 
 FRONT_PORT = 8443
 SUPERLINK = "127.0.0.1:8000"
 EVERYWHERE = ("0.0.0.0", "::")
-KEYS = ("hosts", "front_port", "superlink")
-HOST_NAME = re.compile(
-    r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}))*\.?"
-)
-RUN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+class ServerSettings(Section):
+    """Section ``server`` of ``server.toml``."""
+
+    hosts: tuple[str, ...] = Field(
+        (), validate_default=True, description="Names and addresses by which sites reach the front end"
+    )
+    front_port: int = Field(
+        FRONT_PORT, ge=1, le=65535, strict=True, description="Port of the front end, the only one sites see"
+    )
+    superlink: str = Field(
+        SUPERLINK, description="The SuperLink, on the coordinator's own network, host:port"
+    )
+
+    @field_validator("hosts")
+    @classmethod
+    def _are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        if not hosts:
+            raise ValueError("names no host; give at least one by which sites reach the front end")
+        for host in hosts:
+            if not is_host(host):
+                raise ValueError(
+                    f"{host!r} is neither a host name nor an IP address; without a port and without https://"
+                )
+            _check_somewhere(host)
+        return hosts
+
+    @field_validator("superlink")
+    @classmethod
+    def _is_address(cls, superlink: str) -> str:
+        try:
+            host, _ = split_address(superlink, "superlink")
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
+        _check_somewhere(host)
+        return superlink
+
+
+class ServerFile(Section):
+    """All of ``server.toml``."""
+
+    server: ServerSettings
 
 
 @dataclass(frozen=True)
@@ -101,13 +138,9 @@ class Coordinator:
         Raises
         ------
         ConfigurationError
-            If the name could be a path.
+            If it is no name of a run.
         """
-        if not RUN_NAME.fullmatch(name):
-            raise ConfigurationError(
-                f"run name {name!r}: 1 to 64 lower-case letters, digits, hyphens, dots and underscores, "
-                "beginning with a letter or digit"
-            )
+        check_name(name)
         return self.folder / "runs" / name
 
 
@@ -126,17 +159,8 @@ def load_coordinator(folder: Path) -> Coordinator:
             f"{folder} is not a coordinator folder: it has no server.toml; run "
             f"'fedkalemia-server pki init {folder} --host NAME' first"
         )
-    values = read_toml(path)
-    if unknown := sorted(set(values) - {"server"}):
-        raise ConfigurationError(f"{path}: unknown section {unknown[0]!r}{nearest(unknown[0], ['server'])}")
-    section = values.get("server", {})
-    if not isinstance(section, Mapping):
-        raise ConfigurationError(f"{path}: 'server' must be a section: [server]")
-    if unknown := sorted(set(section) - set(KEYS)):
-        raise ConfigurationError(
-            f"{path}: unknown key 'server.{unknown[0]}'{nearest(unknown[0], list(KEYS))}"
-        )
-    return _checked(folder, section, f"{path}: server.")
+    settings = validated(ServerFile, {"server": {}, **read_toml(path)}, str(path)).server
+    return _coordinator(folder, settings)
 
 
 def make_coordinator(
@@ -150,13 +174,7 @@ def make_coordinator(
         Naming the address that is none.
     """
     values = {"hosts": list(hosts), "front_port": front_port, "superlink": superlink}
-    return _checked(folder.resolve(), values, "")
-
-
-def write_coordinator(coordinator: Coordinator) -> Path:
-    """Write ``server.toml``."""
-    write_atomic(coordinator.file, settings_text(coordinator))
-    return coordinator.file
+    return _coordinator(folder.resolve(), validated(ServerSettings, values, "the coordinator's addresses"))
 
 
 def settings_text(coordinator: Coordinator) -> str:
@@ -168,51 +186,10 @@ def settings_text(coordinator: Coordinator) -> str:
     )
 
 
-def split_address(address: str, where: str = "address ") -> tuple[str, int]:
-    """Return host and port of ``host:port``; an IPv6 address stands in brackets.
-
-    Raises
-    ------
-    ConfigurationError
-        If it is none.
-    """
-    host, colon, port = address.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    if not colon or not _is_host(host) or not port.isdecimal() or not 1 <= int(port) <= 65535:
-        raise ConfigurationError(
-            f"{where}{address!r} is not HOST:PORT with a port between 1 and 65535, such as {SUPERLINK}"
-        )
-    return host, int(port)
+def _coordinator(folder: Path, settings: ServerSettings) -> Coordinator:
+    return Coordinator(folder, settings.hosts, settings.front_port, settings.superlink)
 
 
-def _checked(folder: Path, values: Mapping[str, Any], where: str) -> Coordinator:
-    hosts = values.get("hosts", [])
-    if not isinstance(hosts, list) or not hosts:
-        raise ConfigurationError(
-            f"{where}hosts is empty; name at least one host by which sites reach the front end"
-        )
-    for host in hosts:
-        if not isinstance(host, str) or not _is_host(host):
-            raise ConfigurationError(
-                f"{where}hosts: {host!r} is neither a host name nor an IP address; without a port and without https://"
-            )
-    port = values.get("front_port", FRONT_PORT)
-    if not isinstance(port, int) or isinstance(port, bool) or not 1 <= port <= 65535:
-        raise ConfigurationError(f"{where}front_port = {port!r}; a port is a number between 1 and 65535")
-    superlink = values.get("superlink", SUPERLINK)
-    address, _ = split_address(str(superlink), f"{where}superlink: ")
-    for host in (address, *hosts):
-        if host in EVERYWHERE:
-            raise ConfigurationError(
-                f"{where}{host} is no address that anybody can connect to; name the host"
-            )
-    return Coordinator(folder, tuple(hosts), port, str(superlink))
-
-
-def _is_host(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return HOST_NAME.fullmatch(text) is not None and not text.replace(".", "").isdecimal()
-    return True
+def _check_somewhere(host: str) -> None:
+    if host in EVERYWHERE:
+        raise ValueError(f"{host} is no address that anybody can connect to; name the host")

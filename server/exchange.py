@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+import httpx
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from common import protocol
 from common.config import Settings
-from common.errors import FederationError, ProtocolError
+from common.errors import FederationError, FedkalemiaError, ProtocolError
 from common.logs import LINE_EVERY_S, say
 
 POLL_MIN_S = 0.01
@@ -105,18 +106,33 @@ def ask(
     deadline = time.monotonic() + timeout_s
     for name, message_id in zip(names, ids, strict=True):
         node = requests[name][0]
-        reply = _wait(grid, message_id, deadline, node, restarts) if message_id else None
+        try:
+            reply = _wait(grid, message_id, deadline, node, restarts) if message_id else None
+        except _UnreadableError:
+            yield Answer(name, None, "bad_reply")
+            continue
         there = bool(message_id) and not restarts.forgot(node)
-        answer = _judge(name, reply, message_type, there=there)
-        yield answer
+        yield _judge(name, reply, message_type, there=there)
         _release(reply)
+
+
+class _UnreadableError(Exception):
+    """The bytes of a reply are no message."""
 
 
 def _wait(grid: Grid, message_id: str, deadline: float, node: int, restarts: Restarts) -> Message | None:
     pause = POLL_MIN_S
     while True:
-        for reply in grid.pull_messages([message_id]):
-            return reply
+        try:
+            replies = list(grid.pull_messages([message_id]))
+        except (httpx.HTTPError, FedkalemiaError):
+            raise
+        except Exception as error:
+            # The engine checks the length of what a site sends and builds it here: whatever goes wrong with
+            # it is a failure of that site and must not end the run of the others.
+            raise _UnreadableError from error
+        if replies:
+            return replies[0]
         left = deadline - time.monotonic()
         if left <= 0 or restarts.forgot(node):
             return None

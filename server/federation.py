@@ -260,7 +260,9 @@ class Federation:
         self._story.personalize_failures = {}
         timeout_s = self.settings.federation.personalize_timeout_s
         with stage("Personalization", total=len(requests), unit="site") as progress:
-            for answer in ask(self._grid, requests, protocol.PERSONALIZE, timeout_s, "personalize", self._activations):
+            for answer in ask(
+                self._grid, requests, protocol.PERSONALIZE, timeout_s, "personalize", self._activations
+            ):
                 self._story.hear(answer.site, answer.ledger, "personalize")
                 if answer.content is None:
                     self._story.personalize_failures[answer.site] = answer.failure or "site_error"

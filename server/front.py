@@ -1,7 +1,8 @@
 """The front end: an nginx that shows sites the engine's fleet routes and health, and nothing else.
 
-The folder ``front`` holds all it needs, so that it can be mounted alone. It runs without privileges and with
-a read-only root file system; what it must write goes to ``/tmp``.
+The folder ``front`` holds all it needs, so that it can be mounted alone. In a container nginx runs straight
+from there, without privileges and with a read-only root file system; what it must write goes to ``/tmp``,
+which is nobody else's. On a host the command lays a folder out that is private to its user.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ import os
 import re
 import shutil
 import socket
+import stat
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
 
+from common.addresses import check_free, split_address
 from common.errors import ConfigurationError, FederationError, IdentityError
 from common.files import storage_errors, write_atomic
 from common.identity import read_certificate, read_private, read_secret
-from server.coordinator import Coordinator, load_coordinator, split_address
+from server.coordinator import Coordinator, load_coordinator
 
 TEMPLATE = Path(__file__).parent / "front.conf.j2"
 CONFIGURATION = "nginx.conf"
@@ -27,13 +31,18 @@ FILES = (CONFIGURATION, "server.crt", "server.key", "ca.crt")
 #: Where containers ask for names; ``front`` takes the machine's own resolver if that is another.
 CONTAINER_RESOLVER = "127.0.0.11"
 MAX_BODY_MB = 600
+#: Where nginx writes in a container, which shares its ``/tmp`` with nobody.
+SCRATCH = "/tmp/fedkalemia-front"
+#: The same, in a coordinator folder on a host.
+RUN_FOLDER = "front-run"
 RESOLVER_LINE = re.compile(r"^(\s*resolver )(\S+)( valid=)", re.MULTILINE)
 LISTEN_LINE = re.compile(r"^\s*listen (\d+) ssl;", re.MULTILINE)
+IPV6_LINE = re.compile(r"^\s*listen \[::\]:(\d+) ssl;", re.MULTILINE)
 
 
 def render(coordinator: Coordinator) -> str:
     """Return the text of nginx.conf; every path in it starts at the folder that holds it, or at /tmp."""
-    host, port = split_address(coordinator.superlink)
+    host, port = split_address(coordinator.superlink, "superlink")
     host = "127.0.0.1" if host == "localhost" else host
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True, autoescape=False
@@ -42,7 +51,8 @@ def render(coordinator: Coordinator) -> str:
         port=coordinator.front_port,
         superlink=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
         resolver="" if _is_address(host) else CONTAINER_RESOLVER,
-        scratch=f"/tmp/fedkalemia-front-{coordinator.front_port}",
+        scratch=SCRATCH,
+        ipv6=any(":" in name for name in coordinator.hosts),
         max_body_mb=MAX_BODY_MB,
     )
 
@@ -62,8 +72,13 @@ def command(folder: Path) -> list[str]:
     front = prepare(folder)
     check_files(front)
     program = nginx()
-    check_port(listening_port(front))
-    return [program, "-e", "stderr", "-p", f"{front}/", "-c", str(_with_resolver(front))]
+    port = listening_port(front)
+    check_ports(port, ipv6=listens_on_ipv6(front))
+    at_home = front.parent == folder.resolve() and (front.parent / "server.toml").is_file()
+    elsewhere = Path(tempfile.gettempdir()) / f"fedkalemia-front-{os.geteuid()}-{port}"
+    place = private_folder(front.parent / RUN_FOLDER if at_home else elsewhere)
+    lay_out(front, place)
+    return [program, "-e", "stderr", "-p", f"{place}/", "-c", str(place / CONFIGURATION)]
 
 
 def prepare(folder: Path) -> Path:
@@ -145,40 +160,86 @@ def listening_port(front: Path) -> int:
     return int(found[1])
 
 
-def check_port(port: int, host: str = "0.0.0.0") -> None:
-    """Check that a port is free.
+def listens_on_ipv6(front: Path) -> bool:
+    """Return whether the configuration in ``front`` also listens on IPv6."""
+    return IPV6_LINE.search((front / CONFIGURATION).read_text(encoding="utf-8")) is not None
+
+
+def check_ports(port: int, *, ipv6: bool) -> None:
+    """Check that a port is free, and that this machine has IPv6 if that is asked for.
 
     Raises
     ------
     ConfigurationError
-        If another program listens on it, or this user may not.
+        If another program listens on it, this user may not, or there is no IPv6.
     """
-    with socket.socket() as probe:
-        # As nginx does: a port that only waits for old connections to end is free.
+    check_free(f"0.0.0.0:{port}", "stop the program that has it, or choose another port in server.toml")
+    if not ipv6:
+        return
+    if not has_ipv6():
+        raise ConfigurationError(
+            "server.toml names an IPv6 address, but this machine has IPv6 switched off; switch it on, or take "
+            "the address out of 'hosts' and run 'fedkalemia-server pki renew'"
+        )
+    with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # as nginx does beside IPv4
         try:
-            probe.bind((host, port))
+            probe.bind(("::", port))
             probe.listen(1)
         except OSError as error:
             raise ConfigurationError(
-                f"port {port} cannot be used: {(error.strerror or str(error)).lower()}; stop the program "
+                f"cannot listen on [::]:{port}: {(error.strerror or str(error)).lower()}; stop the program "
                 "that has it, or choose another port in server.toml"
             ) from None
 
 
-def _with_resolver(front: Path) -> Path:
-    """Return a configuration that asks this machine's resolver, in a private folder if it must be another."""
-    path = front / CONFIGURATION
-    text = path.read_text(encoding="utf-8")
-    found, own = RESOLVER_LINE.search(text), machine_resolver()
-    if found is None or own is None or found[2] == own:
-        return path
-    with storage_errors(Path(tempfile.gettempdir())):
-        scratch = Path(tempfile.mkdtemp(prefix="fedkalemia-front-"))
-        for name in FILES[1:]:
-            (scratch / name).symlink_to(front / name)
-        write_atomic(scratch / CONFIGURATION, RESOLVER_LINE.sub(rf"\g<1>{own}\g<3>", text))
-    return scratch / CONFIGURATION
+def has_ipv6() -> bool:
+    """Return whether this machine can listen on IPv6 at all."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::", 0))
+    except OSError:
+        return False
+    return True
+
+
+def private_folder(path: Path) -> Path:
+    """Make a folder that is this user's alone, or take the one that an earlier start made.
+
+    Raises
+    ------
+    ConfigurationError
+        If something there is not this user's own: it could have been put there to be written through.
+    """
+    with storage_errors(path):
+        path.mkdir(mode=0o700, exist_ok=True)
+        found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise ConfigurationError(
+            f"{path} is not a folder of this user alone; see who made it, remove it and start again"
+        )
+    return path
+
+
+def lay_out(front: Path, place: Path) -> None:
+    """Write into ``place`` the configuration for this machine, and links to the files of ``front``.
+
+    The paths that nginx writes become relative to ``place``, and names are asked for at this machine's own
+    resolver.
+    """
+    text = (front / CONFIGURATION).read_text(encoding="utf-8").replace(SCRATCH, "nginx")
+    if (own := machine_resolver()) is not None:
+        text = RESOLVER_LINE.sub(rf"\g<1>{own}\g<3>", text)
+    with storage_errors(place):
+        _link(front, place, FILES[1:])
+    write_atomic(place / CONFIGURATION, text)
+
+
+def _link(front: Path, place: Path, files: Sequence[str]) -> None:
+    for name in files:
+        (place / name).unlink(missing_ok=True)
+        (place / name).symlink_to(front / name)
 
 
 def machine_resolver(path: Path = Path("/etc/resolv.conf")) -> str | None:

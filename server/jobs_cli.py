@@ -119,7 +119,7 @@ def resume(home: Home, name: Name = "main", detach: Detach = False) -> None:
 
 
 def _follow(coordinator: Coordinator, control: Control, run_id: int, name: str, *, detach: bool) -> None:
-    from server.jobs import check_end, follow
+    from server.following import check_end, follow
 
     home = coordinator.folder
     how = (
@@ -177,13 +177,12 @@ def stop(
     """Stop the run in flight; what it has done so far is kept."""
     from server.control import Control
     from server.coordinator import load_coordinator
-    from server.jobs import name_of
     from server.jobs import stop as stop_run
 
     coordinator = load_coordinator(home)
     with Control(coordinator) as control:
         stopped = stop_run(control, which)
-    name = name_of(stopped)
+    name = stopped.name
     go_on = f"fedkalemia-server resume {coordinator.folder} --name {name}"
     say(f"run {stopped.run_id} ({name}) is stopped; go on with '{go_on}'")
 

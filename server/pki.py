@@ -21,10 +21,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from common.addresses import split_address
 from common.errors import IdentityError
 from common.files import storage_errors
 from common.identity import WARN_DAYS, Certificate, new_secret, read_certificate, read_private, read_secret
-from server.coordinator import Coordinator, load_coordinator, settings_text, split_address
+from server.coordinator import Coordinator, load_coordinator, settings_text
 from server.front import CONFIGURATION, render
 
 AUTHORITY_DAYS = 3653
@@ -147,7 +148,7 @@ def ends_first(coordinator: Coordinator) -> str:
 
 def names(coordinator: Coordinator) -> list[str]:
     """Return the names and addresses that the coordinator's certificate is valid for."""
-    host, _ = split_address(coordinator.superlink)
+    host, _ = split_address(coordinator.superlink, "superlink")
     return list(dict.fromkeys([*coordinator.hosts, host, *ALWAYS]))
 
 

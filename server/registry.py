@@ -6,7 +6,6 @@ before a run, so that a name is only ever spoken by the holder of the key that w
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from common.errors import IdentityError, StorageError
 from common.files import read_json, write_json
 from common.identity import fingerprint, line_of, read_public
+from server.lock import alone
 
 if TYPE_CHECKING:  # reading the list must not cost the import of the engine
     from server.control import Control, NodeInfo
 
-SITE_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 VERSION = 1
 Outcome = Literal["added", "known", "replaced", "registered again"]
 
@@ -133,10 +132,20 @@ def add(
         ``replace`` was not given, or the key was taken back before.
     FederationError
         If the SuperLink cannot be reached or refuses.
+    StorageError
+        If the list cannot be written, or another command is changing it.
     """
     check_name(name)
     pem = read_public(public_key)
     line = line_of(pem)
+    # One at a time: whoever reads the list, asks the SuperLink and writes it must not lose another's site.
+    with alone(path.parent):
+        return _add(control, path, name, pem, line, replace=replace)
+
+
+def _add(
+    control: Control, path: Path, name: str, pem: bytes, line: str, *, replace: bool
+) -> tuple[Registered, Outcome]:
     registry = read_registry(path)
     for other in registry.values():
         if other.name != name and other.public_key == line:
@@ -175,7 +184,14 @@ def remove(control: Control, path: Path, name: str) -> Registered:
         If there is no such site.
     FederationError
         If the SuperLink cannot be reached.
+    StorageError
+        If the list cannot be written, or another command is changing it.
     """
+    with alone(path.parent):
+        return _remove(control, path, name)
+
+
+def _remove(control: Control, path: Path, name: str) -> Registered:
     registry = read_registry(path)
     if name not in registry:
         known = f"registered are {_list(sorted(registry))}" if registry else "no site is registered"
@@ -203,6 +219,8 @@ def _node_of(pem: bytes, name: str, known: list[NodeInfo]) -> int | None:
 
 def check_name(name: str) -> None:
     """Raise IdentityError if a site cannot have this name."""
+    from common.protocol import SITE_NAME  # its home; imported here because it brings the engine along
+
     if not SITE_NAME.fullmatch(name):
         raise IdentityError(
             f"{name!r} is no site name: 1 to 32 lower-case letters, digits and hyphens, beginning with a "

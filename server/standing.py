@@ -9,9 +9,8 @@ from common.files import storage_errors
 from common.protocol import RUN_NAME
 from server.control import ONLINE, Control, RunInfo
 from server.coordinator import Coordinator
-from server.jobs import name_of, story_of
 from server.registry import read_registry
-from server.state import STORY
+from server.state import STORY, story_of
 
 
 def standing(coordinator: Coordinator) -> dict[str, Any]:
@@ -37,7 +36,7 @@ def standing(coordinator: Coordinator) -> dict[str, Any]:
         trouble = str(error)
     told: list[dict[str, Any]] = []
     for run in reversed(runs):
-        name = name_of(run)
+        name = run.name
         newest = name not in {entry["name"] for entry in told}
         status = f"{run.status}:{run.sub_status}" if run.finished else run.status
         told.append(_entry(coordinator, name, run.run_id, status, told_in_folder=newest))
@@ -50,7 +49,7 @@ def _entry(
     coordinator: Coordinator, name: str, run_id: int | None, status: str | None, *, told_in_folder: bool
 ) -> dict[str, Any]:
     """Describe one run; its folder tells of the newest run of its name only."""
-    story = story_of(coordinator, name) if told_in_folder else None
+    story = story_of(coordinator.run_folder(name)) if told_in_folder else None
     story = story or {"status": None, "rounds": [], "settings": {}, "failure": None, "selected": None}
     return {
         "name": name,

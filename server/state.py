@@ -30,7 +30,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,8 +39,10 @@ from common.checkpoint import load_checkpoint, save_checkpoint
 from common.config import Settings
 from common.errors import ConfigurationError, StorageError
 from common.files import read_json, write_json
-from common.weights import Weights
 from server.schedule import Evaluation, Selection, kind
+
+if TYPE_CHECKING:  # whoever only reads a story must not wait for torch
+    from common.weights import Weights
 
 FORMAT, VERSION = "fedkalemia-server", 1
 LAST, BEST, STORY = "last.safetensors", "best.safetensors", "server.json"
@@ -114,6 +116,8 @@ def load_state(out: Path, identity: Mapping[str, str]) -> State | None:
     ModelError
         If the file is damaged.
     """
+    from common.weights import Weights
+
     if not (out / LAST).exists():
         return None
     arrays, metadata = load_checkpoint(out / LAST)
@@ -211,6 +215,16 @@ def read_story(out: Path, settings: Settings, name: str) -> dict[str, Any] | Non
     except (StorageError, KeyError, TypeError):
         return None  # written again before long
     return story if same else None
+
+
+def story_of(out: Path) -> dict[str, Any] | None:
+    """Return the story in a run's folder as far as it is told, whatever run it tells of; None if none is."""
+    try:
+        story = read_json(out / STORY) if (out / STORY).exists() else None
+    except StorageError:
+        return None
+    needed = {"status", "failure", "rounds", "sites", "settings", "settings_sha256", "personalize"}
+    return story if isinstance(story, dict) and needed <= set(story) else None
 
 
 def _tuples(entry: Mapping[str, Any]) -> dict[str, Any]:

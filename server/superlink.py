@@ -7,18 +7,16 @@ belongs on loopback or on a network of the coordinator alone; sites reach it thr
 from __future__ import annotations
 
 import os
-import socket
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
+from common.addresses import check_free, engine_program, split_address
 from common.command import FLOWER_ENVIRONMENT
-from common.errors import ConfigurationError
 from common.identity import read_certificate, read_secret
-from server.coordinator import Coordinator, split_address
+from server.coordinator import Coordinator
 
 #: What the SuperLink writes is for the coordinator's own user only.
 PRIVATE_UMASK = 0o077
+_OTHER = "stop what uses it, or give another address with {option} HOST:PORT"
 
 
 def superlink_command(
@@ -43,8 +41,9 @@ def superlink_command(
         read_certificate(certificate)
     for secret in (coordinator.key, coordinator.secret):
         read_secret(secret)
-    host, port = split_address(listen or coordinator.superlink)
-    _check_free(host, port, "--listen")
+    address = listen or coordinator.superlink
+    host, port = split_address(address, "--listen" if listen else "superlink in server.toml")
+    check_free(address, _OTHER.format(option="--listen"))
     command = [
         *(str(engine_program("flower-superlink")), "--host", host, "--port", str(port)),
         *("--ssl-ca-certfile", str(coordinator.authority)),
@@ -56,7 +55,8 @@ def superlink_command(
         "--disable-runtime-dependency-installation",
     ]
     if health is not None:
-        _check_free(*split_address(health), "--health")
+        split_address(health, "--health")
+        check_free(health, _OTHER.format(option="--health"))
         command += ["--health-server-address", health]
     return command
 
@@ -75,32 +75,3 @@ def run_superlink(coordinator: Coordinator, listen: str | None = None, health: s
     os.umask(PRIVATE_UMASK)
     sys.stdout.flush()
     os.execv(command[0], command)
-
-
-def engine_program(name: str) -> Path:
-    """Return the path of one of Flower's programs, installed beside this Python.
-
-    Raises
-    ------
-    ConfigurationError
-        If it is not there.
-    """
-    path = Path(sys.executable).parent / name
-    if not path.is_file():
-        raise ConfigurationError(f"{path} does not exist; install this software again with its dependencies")
-    return path
-
-
-def _check_free(host: str, port: int, option: str) -> None:
-    """Check that an address can be listened on; what would listen there says it less clearly."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            reason: Sequence[object] = (error.strerror or error,)
-            raise ConfigurationError(
-                f"cannot listen on {host}:{port}: {str(reason[0]).lower()}; stop what uses it, or give "
-                f"another address with {option} HOST:PORT"
-            ) from None

@@ -23,10 +23,10 @@ from flwr.clientapp import ClientApp
 from flwr.common.config import get_project_config
 
 from client.site import GateSettings, Site
+from common.command import ROOMS
 from common.errors import BundleError
 
 LOCAL_APP = "client.app:app"
-ROOMS = ("client", "common", "server", "simulation")
 
 App = Callable[[Message, Context], Message]
 

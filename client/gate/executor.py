@@ -24,6 +24,9 @@ from typing import TYPE_CHECKING, Any
 import flwr.supernode.runtime.run_clientapp as engine
 from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.common.serde import message_from_proto
+from flwr.proto.message_pb2 import Message as MessageProto
+from flwr.proto.message_pb2 import Metadata as MetadataProto
+from flwr.supercore.runtime import RuntimeHttpClient
 
 from client.gate.alive import HEARTBEAT
 from client.gate.code import App, bundle_digest, check_bundle, load, local_app
@@ -38,15 +41,14 @@ from common.errors import FedkalemiaError, ProtocolError, StorageError, TaskErro
 from common.files import write_atomic
 from common.identity import read_secret
 from common.logs import say, site_log
-from common.protocol import ALLOWED, check, failure
-from common.taskloop import AGENT_TASK, CLIENT_TASK, Runtime, Uses, check_engine, serve
+from common.protocol import ALLOWED, HELLO, check, failure
+from common.taskloop import AGENT_TASK, CLIENT_TASK, Runtime, Uses, check_engine, engine_lacks, serve
 
 if TYPE_CHECKING:
     from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PullAppMessagesResponse
     from flwr.proto.task_pb2 import Task
     from flwr.supercore.fab import Fab
     from flwr.supercore.run import Run
-    from flwr.supercore.runtime import RuntimeHttpClient
 
 #: Every type of task that a node makes for a message.
 TASKS = (CLIENT_TASK, AGENT_TASK)
@@ -55,17 +57,21 @@ SEEN = "bundle.seen"
 DETAILS = "see the site's own log"
 
 _ENGINE = "flwr.supernode.runtime.run_clientapp"
+#: Names of Flower's module that are replaced: what fetches, unpacks and loads, and what sends.
+REPLACED: Uses = {
+    "pull_task_input": ("client",),
+    "install_from_fab": ("fab_file", "skip_prompt"),
+    "get_project_dir": ("fab_id", "fab_version", "fab_hash"),
+    "get_load_client_app_fn": ("default_app_ref", "app_path", "multi_app"),
+    "push_message": ("client", "message", "context"),
+    "push_task_output": ("client", "context", "sub_status", "details"),
+}
 USES: Uses = {
     f"{_ENGINE}:run_clientapp": (
         *("runtime_api_address", "token", "insecure", "certificates", "parent_pid"),
         "runtime_dependency_install",
     ),
-    f"{_ENGINE}:pull_task_input": ("client",),
-    f"{_ENGINE}:push_message": ("client", "message", "context"),
-    f"{_ENGINE}:push_task_output": ("client", "context", "sub_status", "details"),
-    f"{_ENGINE}:install_from_fab": ("fab_file", "skip_prompt"),
-    f"{_ENGINE}:get_project_dir": ("fab_id", "fab_version", "fab_hash"),
-    f"{_ENGINE}:get_load_client_app_fn": ("default_app_ref", "app_path", "multi_app"),
+    **{f"{_ENGINE}:{name}": parameters for name, parameters in REPLACED.items()},
     "flwr.cli.install:install_from_fab": ("fab_file", "install_dir", "skip_prompt"),
     "flwr.common.config:get_project_config": (),
     "flwr.common.serde:message_from_proto": (),
@@ -107,10 +113,34 @@ def prepare(site: Site) -> None:
     os.environ.update(FLOWER_ENVIRONMENT)
     os.environ["FLWR_HOME"] = str(site.gate_folder / "flower")
     check_engine(USES)
+    check_messages()
     import_module("torch._dynamo")  # the first optimizer step would, in every child
     local_app()
     for module in ("client.learning.rounds", "client.learning.personalization"):
         import_module(module)
+
+
+def check_messages() -> None:
+    """Check what is relied on inside Flower's messages and its client, and that no signature shows.
+
+    Raises
+    ------
+    ConfigurationError
+        Naming the first thing that is gone.
+    """
+    sent = MessageProto(metadata=MetadataProto(message_type=HELLO))
+    sent.content.SetInParent()
+    message = message_from_proto(sent)
+    client = RuntimeHttpClient.__new__(RuntimeHttpClient)
+    if "_metadata" not in message.__dict__ or _kept(message).metadata is message.metadata:
+        raise engine_lacks("Message.__dict__['_metadata']")
+    message.metadata.__dict__["_message_id"] = SEEN
+    if message.metadata.message_id != SEEN:
+        raise engine_lacks("Metadata.__dict__['_message_id']")
+    try:
+        client.PullMessages = _kept  # type: ignore[method-assign,assignment]
+    except AttributeError:
+        raise engine_lacks("RuntimeHttpClient whose PullMessages can be replaced") from None
 
 
 def answer(site: Site, runtime: Runtime, task: Task, token: str) -> int:
@@ -157,9 +187,9 @@ class _Answer:
             "push_message": self.push,
             "push_task_output": self.finish,
         }
-        for name, function in ours.items():
+        for name in REPLACED:
             self.real[name] = getattr(engine, name)
-            setattr(engine, name, function)
+            setattr(engine, name, ours[name])
 
     def pull(self, client: RuntimeHttpClient) -> tuple[Message, Context, Run, Fab]:
         """Fetch the message, and choose what answers it before anything of it is used."""
@@ -233,7 +263,8 @@ class _Answer:
         """Send a reply through the door; the engine's own error replies come here too."""
         assert self.request is not None
         self.tried = True
-        # A reply that is half sent would hold up the node: from here on it goes out whole.
+        # A reply that is half sent would hold up the node: from here on it goes out whole, for as long as the
+        # loop waits for a child that it told to stop (taskloop.STOP_S).
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
         try:

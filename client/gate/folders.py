@@ -10,7 +10,8 @@ import os
 from pathlib import Path
 
 from client.gate.ledger import make_key
-from client.node import LISTEN, Node, load_node, split_address, write_public
+from client.node import LISTEN, Node, load_node, write_public
+from common.addresses import split_address
 from common.errors import ConfigurationError, IdentityError
 from common.files import storage_errors, write_atomic
 from common.identity import new_node_key, new_secret, read_certificate, read_secret, write_secret

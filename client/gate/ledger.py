@@ -17,7 +17,6 @@ import fcntl
 import hashlib
 import hmac
 import os
-import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from flwr.app import RecordDict
 from client.gate.entry import canonical, described, digest_of, parsed, size_of, stamp
 from common.errors import LedgerError, StorageError
 from common.files import write_atomic
+from common.identity import new_secret, open_to_others, write_secret
 
 KEY_NAME, ENTRIES_NAME, HEAD_NAME = "ledger.key", "ledger.jsonl", "ledger.head"
 KEY_BYTES = 32
@@ -247,12 +247,8 @@ def ledger_of(gate_folder: Path) -> Ledger:
     """
     path = gate_folder / KEY_NAME
     try:
-        mode = path.stat().st_mode
-        if mode & 0o077:
-            raise LedgerError(
-                f"{path} can be read or written by others (mode {mode & 0o777:04o}); set it with "
-                f"'chmod 600 {path}'"
-            )
+        if open_to_others(path):
+            raise LedgerError(f"{path} can be read or written by others; set it with 'chmod 600 {path}'")
         key = path.read_bytes()
     except FileNotFoundError:
         raise LedgerError(
@@ -267,28 +263,24 @@ def ledger_of(gate_folder: Path) -> Ledger:
 def make_key(gate_folder: Path) -> Path:
     """Make the ledger's key, readable by its owner only. A key that is there stays.
 
+    An empty file is no key: it is replaced as long as there are no entries.
+
     Raises
     ------
     LedgerError
-        If it cannot be written, or if there are entries whose key is gone.
+        If there are entries whose key is gone.
+    StorageError
+        If it cannot be written; then there is none, not half of one.
     """
     path = gate_folder / KEY_NAME
-    if path.exists():
+    if path.exists() and path.stat().st_size:
         return path
     if (gate_folder / ENTRIES_NAME).exists():
         raise LedgerError(
-            f"{gate_folder / ENTRIES_NAME} has entries but {path} is gone; restore the key, or move the "
-            "ledger and its head to an archive to begin a new one"
+            f"{gate_folder / ENTRIES_NAME} has entries but {path} is gone or empty; restore the key, or move "
+            "the ledger and its head to an archive to begin a new one"
         )
-    try:
-        gate_folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(secrets.token_bytes(KEY_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise LedgerError(f"{path} cannot be written: {error.strerror}") from error
+    write_secret(path, new_secret())
     return path
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from client.gate.entry import parsed
-from client.gate.ledger import ENTRIES_NAME, REPAIRED
+from client.gate.ledger import ENTRIES_NAME, REPAIRED, ledger_of
 from common.errors import ConfigurationError, LedgerError
 
 SPAN = re.compile(r"([1-9][0-9]{0,4})([hdw])")
@@ -56,19 +56,26 @@ class Outgoing:
 def entries(
     gate_folder: Path, since: datetime | None = None, until: datetime | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Yield the replies written down from ``since`` to before ``until``, in order; nothing is verified.
+    """Yield the replies written down from ``since`` to before ``until``, in order.
+
+    Each is one that the gate wrote; whether one is missing or out of order is for ``audit verify``.
 
     Raises
     ------
     LedgerError
-        If the ledger cannot be read.
+        If the ledger or its key cannot be read, or a line is not as the gate wrote it.
     """
     path = gate_folder / ENTRIES_NAME
+    ledger = ledger_of(gate_folder)
     try:
         with path.open("rb") as file:
             for line in file:
+                if not line.endswith(b"\n"):
+                    break  # being written
                 entry = parsed(line.removesuffix(b"\n"))
-                if entry is None or entry.get("type") == REPAIRED or "records" not in entry:
+                if entry is None or not ledger.is_sealed(entry):
+                    raise ValueError
+                if entry.get("type") == REPAIRED:
                     continue
                 when = datetime.fromisoformat(str(entry["time"]))
                 if (since is None or when >= since) and (until is None or when < until):
@@ -78,7 +85,10 @@ def entries(
     except OSError as error:
         raise LedgerError(f"{path} cannot be read: {error.strerror}") from error
     except (KeyError, TypeError, ValueError):
-        raise LedgerError(f"{path} holds an entry that the gate did not write; run 'audit verify'") from None
+        raise LedgerError(
+            f"{path} holds a line that is not as this site's gate wrote it, so it cannot be shown as what left; "
+            "'fedkalemia-site audit verify' names it"
+        ) from None
 
 
 def outgoing(found: Iterable[dict[str, Any]]) -> list[Outgoing]:

@@ -91,7 +91,7 @@ def check_request(policy: PolicySettings, message_type: str, content: RecordDict
         raise TaskError(f"message type {message_type[:64]!r} is not one of this federation's")
     if message_type != HELLO and in_maintenance(policy, now):
         raise MaintenanceError(
-            f"policy.maintenance = {policy.maintenance!r}: the site answers nothing but hello until then"
+            f"policy.maintenance = {policy.maintenance!r}: the site answers nothing but hello until it ends"
         )
     if message_type == PERSONALIZE and not policy.personalize:
         raise PolicyError("policy.personalize is false: this site personalizes by its own command only")
@@ -174,14 +174,8 @@ def _clipped(
         raise ModelError("the trained weights hold values that are not finite; lower the learning rate")
     if not clipped.changed:
         return weights, clipped.norm, None
-    note = clipped_note(clipped.before, policy)
     parts = {"trainable": Array(clipped.trainable), "statistics": weights["statistics"]}
-    return ArrayRecord(parts), clipped.norm, note
-
-
-def clipped_note(before: float, policy: PolicySettings) -> str:
-    """Say that an update of some length was scaled down."""
-    return f"update norm {before:.4g} scaled down to {policy.max_update_norm:g} (policy.max_update_norm)"
+    return ArrayRecord(parts), clipped.norm, clipped.note
 
 
 def _check_cells(policy: PolicySettings, reply: RecordDict) -> None:

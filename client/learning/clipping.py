@@ -23,16 +23,23 @@ class Clipped:
     trainable : float32 1-D, the weights that may leave.
     norm : Euclidean length of their difference from the weights that arrived.
     before : the same length before clipping; equal to ``norm`` if nothing was changed.
+    limit : the largest length that was allowed.
     """
 
     trainable: Vector
     norm: float
     before: float
+    limit: float
 
     @property
     def changed(self) -> bool:
         """Whether the update was scaled down."""
         return self.before != self.norm
+
+    @property
+    def note(self) -> str:
+        """A sentence for the site's log, for an update that was scaled down."""
+        return f"update norm {self.before:.4g} scaled down to {self.limit:g} (policy.max_update_norm)"
 
 
 def clip_update(received: Vector, returned: Vector, limit: float) -> Clipped:
@@ -63,4 +70,4 @@ def clip_update(received: Vector, returned: Vector, limit: float) -> Clipped:
         target *= 1 - MARGIN
         trainable = (start + update * (target / before)).astype(np.float32)
         norm = float(np.linalg.norm(trainable.astype(np.float64) - start))
-    return Clipped(trainable, norm, before)
+    return Clipped(trainable, norm, before, limit)

@@ -118,13 +118,10 @@ def _train(
 
 def _within(site: Site, received: Weights, trained: Weights) -> tuple[Weights, float]:
     """Scale the update down to the longest the site's policy allows; return it and its length."""
-    limit = site.settings.policy.max_update_norm
-    clipped = clip_update(received.trainable, trained.trainable, limit)
+    clipped = clip_update(received.trainable, trained.trainable, site.settings.policy.max_update_norm)
     if not clipped.changed:
         return trained, clipped.norm
-    site_log(site.log).warning(
-        "update norm %.4g scaled down to %g (policy.max_update_norm)", clipped.before, limit
-    )
+    site_log(site.log).warning("%s", clipped.note)
     return Weights(clipped.trainable, trained.statistics), clipped.norm
 
 

@@ -92,3 +92,32 @@ def test_init_names_the_secret_file_of_the_database_url(tmp_path: Path) -> None:
     assert write_site_file(tmp_path / "north", **make, database_url_file=secret).read_text() == first
     secret.write_text("postgresql+psycopg://fedkalemia@db/site\n")
     assert load_site(tmp_path / "north", {}).database_url == "postgresql+psycopg://fedkalemia@db/site"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("settings = 3\n", r"site\.toml: settings is a section; write \[settings\]"),
+        ("[site]\nname = 'north'\ndatabase_url_file = 5\n", r"database_url_file must be the path of a file"),
+        (
+            "[site]\nname = 'north'\n[source]\nfolder = '.'\n[settings]\nthread = 3\n",
+            r"site\.toml, section settings: unknown key 'thread'; did you mean 'threads'",
+        ),
+        (
+            "[site]\nname = 'north'\n[source]\nfolder = '.'\n[settings]\npreset = 'huge'\n",
+            r"site\.toml, section settings: task hyperkalemia has no preset 'huge'",
+        ),
+    ],
+)
+def test_what_is_wrong_in_the_file_is_said_with_the_file(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "site.toml").write_text(text)
+    with pytest.raises(ConfigurationError, match=says):
+        load_site(tmp_path, {})
+
+
+def test_a_secret_file_that_is_no_text_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "url").write_bytes(b"\xff\xfe\x00")
+    own = "[site]\nname = 'north'\ndatabase_url_file = 'url'\n[source]\nfolder = '.'\n"
+    (tmp_path / "site.toml").write_text(own)
+    with pytest.raises(ConfigurationError, match=r"url is not text; it holds one line"):
+        load_site(tmp_path, {})

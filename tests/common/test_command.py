@@ -30,7 +30,7 @@ def test_help_is_shown_and_names_the_commands(command):
 
 def test_the_help_of_arguments_is_shown():
     """Some pairs of typer and click show options only."""
-    done = run("server", "site", "add", "--help")
+    done = run("fedkalemia-server", "site", "add", "--help")
     assert "made by 'pki init'" in done.stdout
 
 

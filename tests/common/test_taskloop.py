@@ -22,17 +22,34 @@ import pytest
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, AcquireTaskResponse
 from flwr.proto.task_pb2 import Task
 
+from common import taskloop
 from common.errors import ConfigurationError
 from common.taskloop import CLIENT_TASK, check_engine
 
 LOOP = """
-import os, signal, sys, time
+import os, signal, sys, threading, time
 from pathlib import Path
 from common import command, taskloop
 from common.logs import say
 import typer
 
-folder, address = Path(sys.argv[1]), sys.argv[2]
+folder, address, interrupted = Path(sys.argv[1]), sys.argv[2], sys.argv.pop()
+fork = os.fork
+
+def fork_and_stop():
+    child = fork()
+    if child:
+        (folder / "forked").write_text(str(child))
+    here = "parent" if child else "child"
+    if here == interrupted and not (folder / "told").exists():
+        (folder / "told").touch()
+        os.kill(os.getpid(), signal.SIGTERM)
+    return child
+
+os.fork = fork_and_stop
+
+def fail():
+    raise ValueError("patient 4711")
 
 def work(runtime, task, token):
     (folder / f"{task.task_id}.pid").write_text(f"{os.getpid()} {token}")
@@ -40,6 +57,10 @@ def work(runtime, task, token):
         case 2: os.kill(os.getpid(), signal.SIGKILL)
         case 3: raise ValueError("patient 4711")
         case 4: time.sleep(60)
+        case 6:
+            thread = threading.Thread(target=fail)
+            thread.start()
+            thread.join()
     return 0
 
 app = typer.Typer()
@@ -52,6 +73,9 @@ def main(folder: Path, address: str) -> None:
 
 command.run_app(app)
 """
+
+
+Start = Callable[..., subprocess.Popen[str]]
 
 
 class Node:
@@ -101,13 +125,13 @@ def node() -> Iterator[Node]:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[[int], subprocess.Popen[str]]]:
+def start(tmp_path: Path) -> Iterator[Start]:
     running: list[subprocess.Popen[str]] = []
 
-    def begin(port: int) -> subprocess.Popen[str]:
+    def begin(port: int, interrupted: str = "nobody") -> subprocess.Popen[str]:
         running.append(
             subprocess.Popen(
-                [sys.executable, "-c", LOOP, str(tmp_path), f"127.0.0.1:{port}"],
+                [sys.executable, "-c", LOOP, str(tmp_path), f"127.0.0.1:{port}", interrupted],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -135,27 +159,29 @@ def stopped(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 def test_each_task_has_a_child_of_its_own_and_a_killed_one_ends_only_itself(
-    node: Node, start: Callable[[int], subprocess.Popen[str]], tmp_path: Path
+    node: Node, start: Start, tmp_path: Path
 ) -> None:
-    node.tasks = [1, 2, 3, 5]
+    node.tasks = [1, 2, 3, 6, 5]
     process = start(node.port)
     wait(lambda: (tmp_path / "5.pid").exists())
     count = len(node.asked)
     wait(lambda: len(node.asked) > count)
     code, out = stopped(process)
     assert code == 143
-    pids = [(tmp_path / f"{number}.pid").read_text().split() for number in (1, 2, 3, 5)]
-    assert len({pid for pid, _ in pids} | {str(process.pid)}) == 5
-    assert [token for _, token in pids] == ["token-1", "token-2", "token-3", "token-5"]
+    pids = [(tmp_path / f"{number}.pid").read_text().split() for number in (1, 2, 3, 6, 5)]
+    assert len({pid for pid, _ in pids} | {str(process.pid)}) == 6
+    assert [token for _, token in pids] == [f"token-{number}" for number in (1, 2, 3, 6, 5)]
     assert node.asked[0] == [CLIENT_TASK]
     assert "ended by SIGKILL" in out
-    assert "ValueError" in out
+    assert "the task's process failed: ValueError" in out
+    assert "a thread of the task's process failed: ValueError" in out
+    assert "Traceback" not in out
     assert "4711" not in out  # the text of an error may say anything
     assert "Stopped." in out
 
 
 def test_told_to_stop_it_ends_its_child_first_and_beats_while_the_child_works(
-    node: Node, start: Callable[[int], subprocess.Popen[str]], tmp_path: Path
+    node: Node, start: Start, tmp_path: Path
 ) -> None:
     node.tasks = [4]
     process = start(node.port)
@@ -170,9 +196,46 @@ def test_told_to_stop_it_ends_its_child_first_and_beats_while_the_child_works(
         os.kill(child, 0)
 
 
-def test_while_the_other_side_is_away_it_goes_on_asking(
-    start: Callable[[int], subprocess.Popen[str]], tmp_path: Path
+def test_told_to_stop_right_after_the_fork_no_child_is_left_behind(
+    node: Node, start: Start, tmp_path: Path
 ) -> None:
+    node.tasks = [4]
+    out, _ = (process := start(node.port, "parent")).communicate(timeout=60)
+    assert process.returncode == 143
+    assert out.count("Stopped.") == 1
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "forked").read_text()), 0)
+
+
+def test_a_child_told_to_stop_right_after_the_fork_ends_only_itself(
+    node: Node, start: Start, tmp_path: Path
+) -> None:
+    node.tasks = [4, 1]
+    process = start(node.port, "child")
+    wait(lambda: (tmp_path / "1.pid").exists())
+    assert not (tmp_path / "4.pid").exists()
+    code, out = stopped(process)
+    assert code == 143
+    assert "task 4: ended with an error" in out
+    assert out.count("Stopped.") == 1
+
+
+def test_long_away_is_said_now_and_then(monkeypatch: pytest.MonkeyPatch, node: Node) -> None:
+    monkeypatch.setattr(taskloop, "AWAY_LINE_S", -1.0)
+    node.status = 503
+    source = taskloop._Source(taskloop.Runtime(f"127.0.0.1:{node.port}", b"x" * 32), [CLIENT_TASK])
+    said: list[str] = []
+    monkeypatch.setattr(taskloop, "say", said.append)
+    assert source.acquire() is None
+    assert source.acquire() is None
+    node.close()
+    assert source.acquire() is None
+    assert said[0].endswith("answers with status 503; asking again until it does")
+    assert "has answered with status 503 for 0" in said[1]
+    assert "has not answered for 0" in said[2]
+
+
+def test_while_the_other_side_is_away_it_goes_on_asking(start: Start, tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -191,9 +254,7 @@ def test_while_the_other_side_is_away_it_goes_on_asking(
 
 
 @pytest.mark.parametrize(("status", "sentence"), [(401, "does not accept the secret"), (404, "status 404")])
-def test_a_refusal_ends_it_with_a_sentence(
-    node: Node, start: Callable[[int], subprocess.Popen[str]], status: int, sentence: str
-) -> None:
+def test_a_refusal_ends_it_with_a_sentence(node: Node, start: Start, status: int, sentence: str) -> None:
     node.status = status
     out, _ = (process := start(node.port)).communicate(timeout=60)
     assert process.returncode == 2

@@ -29,9 +29,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest, RegisterNodeFleetRequest
 from flwr.proto.node_pb2 import Node
 
+from common.addresses import split_address
 from common.identity import new_node_key, public_line, read_private, read_public
 from server.control import Control
-from server.coordinator import Coordinator, load_coordinator, split_address
+from server.coordinator import Coordinator, load_coordinator
 from server.front import command
 from server.registry import add, bound, read_registry, remove
 
@@ -105,7 +106,7 @@ def test_every_route_of_the_superlink_is_hidden_or_asks_for_a_key(running: Runni
 
 def test_the_same_calls_straight_at_the_superlink_do_answer(running: Running) -> None:
     # Otherwise the test above could not fail.
-    port = split_address(running.home.superlink)[1]
+    port = split_address(running.home.superlink, "superlink")[1]
     answers = {path: ask(port, running.home, method, path) for method, path in all_routes(running)}
     assert answers["/v1/control/list-nodes"] == answers["/v1/control/list-runs"] == 200
     assert ask(port, running.home, "GET", "/docs") == ask(port, running.home, "GET", "/openapi.json") == 200
@@ -286,7 +287,9 @@ def test_the_front_end_does_not_trust_another_superlink(running: Running, tmp_pa
     assert "certificate verify error" in (tmp_path / "front.log").read_text()
 
 
-def test_the_front_end_runs_from_its_folder_alone_and_without_privileges(running: Running) -> None:
+def test_the_front_end_runs_from_its_folder_alone_and_without_privileges(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # As in a container: only 'front' is there, not writable, and the user is nobody special.
     port = free_ports(1)[0]
     with contextlib.ExitStack() as stack:
@@ -297,9 +300,11 @@ def test_the_front_end_runs_from_its_folder_alone_and_without_privileges(running
         log = alone.with_suffix(".log")
         log.touch()
         stack.callback(log.unlink)
+        monkeypatch.setattr(tempfile, "tempdir", str(stack.enter_context(open_folder())))
         words = command(alone)
+        place = Path(words[words.index("-p") + 1])
         if os.geteuid() == 0:
-            for path in (log, *alone.iterdir()):
+            for path in (log, *alone.iterdir(), place, place / "nginx.conf"):
                 os.chown(path, NOBODY, NOBODY)
         alone.chmod(0o555)
         # The program itself: a test environment's Python may be in a folder that nobody else can enter.
@@ -320,7 +325,7 @@ def test_the_front_end_finds_a_superlink_that_was_started_again(running: Running
 
 def test_a_port_in_use_is_one_sentence(running: Running) -> None:
     sentence = refused("front", running.home.folder)
-    assert f"port {running.home.front_port} cannot be used: address already in use" in sentence
+    assert f"cannot listen on 0.0.0.0:{running.home.front_port}: address already in use" in sentence
 
 
 def test_no_key_registers_itself(running: Running) -> None:
@@ -337,7 +342,7 @@ def test_no_key_registers_itself(running: Running) -> None:
 
 def all_routes(running: Running) -> list[tuple[str, str]]:
     """Return method and path of every route in the SuperLink's own list, and of its documentation."""
-    port = split_address(running.home.superlink)[1]
+    port = split_address(running.home.superlink, "superlink")[1]
     answer = exchange(
         port, running.home, b"GET /openapi.json HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     )

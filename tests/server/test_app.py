@@ -10,7 +10,8 @@ import pytest
 from common.config import make_settings
 from common.errors import ConfigurationError, StorageError
 from common.files import write_json
-from server.app import DEFAULTS, read_run_config, settings_of
+from server.app import settings_of
+from server.run_config import DEFAULTS, read_run_config
 
 
 def test_the_keys_flower_lets_a_user_set_are_those_the_app_knows() -> None:
@@ -40,7 +41,7 @@ def test_a_file_of_settings_is_taken_as_it_is(tmp_path: Path) -> None:
         ({"sed": 1}, "unknown key 'sed'; did you mean 'seed'"),
         ({"seed": "1"}, "seed = '1' must be of type int"),
         ({"seed": True}, "seed = True must be of type int"),
-        ({"name": "../up"}, "name = '../up'"),
+        ({"name": "../up"}, "'../up' is no name of a run"),
         ({"task": "potassium"}, "unknown task 'potassium'"),
         ({"set": "federation.round=3"}, "unknown key 'federation.round'; did you mean 'rounds'"),
         ({"set": "federation.rounds=0"}, "federation.rounds = 0"),

@@ -13,8 +13,8 @@ from flwr.cli.config_utils import get_fab_metadata
 
 from common import protocol
 from common.errors import ConfigurationError
-from server.app import DEFAULTS
 from server.bundle import ROOMS, digest, make_bundle
+from server.run_config import DEFAULTS
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,11 +7,13 @@ import re
 import shutil
 import socket
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from common.errors import ConfigurationError, IdentityError
+from common.health import ask
 from server import front, pki
 from server.coordinator import Coordinator, make_coordinator
 
@@ -48,7 +50,7 @@ def test_every_path_starts_at_the_folder_or_at_tmp() -> None:
         r"^\s*(?:\w+_temp_path|pid|ssl_certificate\w*|proxy_ssl_trusted_certificate) (\S+);", text, re.M
     )
     assert len(paths) == 9
-    assert all(path.startswith("/tmp/fedkalemia-front-8443") or path in front.FILES for path in paths)
+    assert all(path.startswith("/tmp/fedkalemia-front") or path in front.FILES for path in paths)
     assert "/nowhere" not in text
 
 
@@ -80,19 +82,66 @@ def test_the_machines_resolver_is_the_first_ipv4_one(tmp_path: Path) -> None:
 def test_nginx_takes_the_configuration(tmp_path: Path, superlink: str) -> None:
     home = make_coordinator(tmp_path / "home", ("a",), support.free_ports(1)[0], superlink)
     pki.init(home)
+    before = set(Path("/tmp").glob("fedkalemia-front*"))
     words = front.command(home.folder)
     done = subprocess.run([*words, "-t"], capture_output=True, text=True, timeout=30, check=False)
     assert "test is successful" in done.stderr, done.stderr
+    assert set(Path("/tmp").glob("fedkalemia-front*")) == before
 
 
 @pytest.mark.deployment
-def test_the_folder_can_be_given_alone_or_inside_its_coordinator(tmp_path: Path) -> None:
+@pytest.mark.skipif(not front.has_ipv6(), reason="this machine has no IPv6")
+def test_a_site_that_comes_by_ipv6_finds_the_front_end(tmp_path: Path) -> None:
+    link, port = support.free_ports(2)
+    home = make_coordinator(tmp_path / "home", ("127.0.0.1", "::1"), port, f"127.0.0.1:{link}")
+    pki.init(home)
+    with support.process([support.COMMAND, "front", home.folder], tmp_path / "log"):
+        support.wait_for(lambda: support.status(port, home) == 502, tmp_path / "log")
+        assert ask("::1", port, home.authority).status == 502
+        with pytest.raises(ConfigurationError, match="address already in use"):
+            front.check_ports(port, ipv6=True)
+
+
+def test_without_ipv6_only_a_coordinator_that_names_such_an_address_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front, "has_ipv6", lambda: False)
     home = support.make_home(tmp_path / "home")
-    words = front.command(home.folder)
-    assert words == front.command(home.front)
+    assert "[::]" not in front.render(home)
+    front.command(home.folder)
+    other = make_coordinator(tmp_path / "other", ("fd00::1",), home.front_port)
+    pki.init(other)
+    with pytest.raises(ConfigurationError, match="IPv6 switched off"):
+        front.command(other.folder)
+
+
+def test_a_folder_that_somebody_else_could_have_laid_is_not_written_to(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    for name in ("link", "open"):
+        with pytest.raises(ConfigurationError, match="not a folder of this user alone"):
+            front.private_folder(tmp_path / name)
+    assert front.private_folder(front.private_folder(tmp_path / "own")).stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.deployment
+def test_the_folder_can_be_given_alone_or_inside_its_coordinator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = support.make_home(tmp_path / "home")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert f"{home.folder}/front-run/" in front.command(home.folder)
+    assert front.command(home.front) == front.command(home.front)
+    assert str(home.folder) not in " ".join(front.command(home.front))
     shutil.copytree(home.front, tmp_path / "mounted" / "front")
-    assert f"{tmp_path}/mounted/front/" in front.command(tmp_path / "mounted")
-    assert str(home.folder) not in " ".join(front.command(tmp_path / "mounted" / "front"))
+    words = front.command(tmp_path / "mounted")
+    assert words == front.command(tmp_path / "mounted" / "front")
+    place = Path(words[words.index("-p") + 1])
+    assert place.parent == tmp_path
+    assert (place / "server.key").resolve() == tmp_path / "mounted" / "front" / "server.key"
+    assert len(list(tmp_path.glob("fedkalemia-front-*"))) == 1  # however often it is started
 
 
 def test_an_edited_server_toml_is_followed(tmp_path: Path) -> None:
@@ -120,6 +169,6 @@ def test_a_folder_that_is_none_or_lacks_a_file_is_named(tmp_path: Path) -> None:
 def test_a_port_in_use_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(ConfigurationError, match=f"port {port} cannot be used: address already in use"):
-            front.check_port(port)
-    front.check_port(port)
+        with pytest.raises(ConfigurationError, match=f"cannot listen on .*:{port}: address already in use"):
+            front.check_ports(port, ipv6=False)
+    front.check_ports(port, ipv6=False)

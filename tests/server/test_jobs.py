@@ -20,7 +20,8 @@ from server import pki
 from server.cli import app
 from server.control import Control, RunInfo
 from server.coordinator import Coordinator, make_coordinator
-from server.jobs import Job, _kept, _Lines, check_end, is_done, stored_settings, submit
+from server.following import _Lines, check_end
+from server.jobs import Job, _kept, is_done, stored_settings, submit
 from server.schedule import Selection
 from server.standing import standing
 from server.state import LAST, Story
@@ -38,7 +39,7 @@ def home(tmp_path: Path) -> Coordinator:
 
 def ended(sub_status: str, details: str = "", name: str = "main", pending_at: str = "") -> RunInfo:
     began = pending_at or datetime.now(UTC).isoformat()
-    return RunInfo(7, "finished", sub_status, details, "", {"name": name}, began, began, began)
+    return RunInfo(7, "finished", sub_status, details, {"name": name}, began)
 
 
 def told(home: Coordinator, status: str, failure: str | None = None, name: str = "main") -> None:

@@ -20,8 +20,8 @@ from common.errors import ConfigurationError, IdentityError
 from common.identity import write_secret
 from common.taskloop import check_engine
 from server import pki
-from server.app import read_run_config
 from server.coordinator import Coordinator, make_coordinator
+from server.run_config import read_run_config
 from server.runner import _REPLACED, USES, _replace, _Tee, run_runner
 from server.superlink import run_superlink, superlink_command
 

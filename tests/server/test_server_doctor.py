@@ -125,7 +125,7 @@ def test_another_program_on_the_ports_is_red(home: Coordinator) -> None:
 
 
 def node(site: Registered, status: str, online_until: float | None = None) -> NodeInfo:
-    return NodeInfo(site.node_id, site.pem, site.name, status, "", "", online_until, 30.0)
+    return NodeInfo(site.node_id, site.pem, site.name, status, "", online_until)
 
 
 def test_each_site_is_online_offline_never_seen_or_unknown(home: Coordinator) -> None:
@@ -138,7 +138,7 @@ def test_each_site_is_online_offline_never_seen_or_unknown(home: Coordinator) ->
         node(registry["b"], "offline", NOW.timestamp() - 3600),
         node(registry["c"], "registered"),
         node(registry["d"], "unregistered"),
-        NodeInfo(99, b"another key", "stranger", "online", "", "", None, 30.0),
+        NodeInfo(99, b"another key", "stranger", "online", "", None),
     ]
     found = {check.name: check for check in sites(home, known, NOW)}
     assert [found[f"site {name}"].state for name in "abcd"] == ["ok", "warning", "warning", "failed"]
@@ -150,7 +150,7 @@ def test_each_site_is_online_offline_never_seen_or_unknown(home: Coordinator) ->
 
 def test_runs_that_wait_for_a_runner_are_said(home: Coordinator) -> None:
     def run(status: str, sub: str = "") -> RunInfo:
-        return RunInfo(1, status, sub, "", "", {}, "", "", "")
+        return RunInfo(1, status, sub, "", {}, "")
 
     fine = runs([run("finished", "completed"), run("finished", "failed"), run("running")], home.folder)
     assert (fine.state, fine.text) == ("ok", "1 running, 0 waiting; 1 completed, 1 failed")

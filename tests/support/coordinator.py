@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from common.doctor import health
-from server.coordinator import Coordinator, make_coordinator, split_address
+from common.addresses import split_address
+from common.health import NoAnswerError, ask
+from server.coordinator import Coordinator, make_coordinator
 from server.pki import init
 
 COMMAND = Path(sys.executable).with_name("fedkalemia-server")
@@ -49,7 +50,7 @@ def make_home(folder: Path) -> Coordinator:
 @contextlib.contextmanager
 def superlink(home: Coordinator, log: Path) -> Iterator[None]:
     """Run the coordinator's SuperLink; it answers when the block begins."""
-    port = split_address(home.superlink)[1]
+    port = split_address(home.superlink, "superlink")[1]
     with process([COMMAND, "superlink", home.folder], log):
         wait_for(lambda: status(port, home) == 200, log)
         yield
@@ -58,8 +59,10 @@ def superlink(home: Coordinator, log: Path) -> Iterator[None]:
 def status(port: int, home: Coordinator) -> int:
     """Return the HTTP status of the health route on a port of this machine; 0 if nothing listens."""
     try:
-        return health("127.0.0.1", port, home.authority).status
-    except ConnectionRefusedError:
+        return ask("127.0.0.1", port, home.authority).status
+    except NoAnswerError as error:
+        if error.kind != "refused":
+            raise
         return 0
 
 

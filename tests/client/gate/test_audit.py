@@ -56,7 +56,8 @@ def fill(gate: Path, entries: int, first: int = 0) -> list[Head]:
 
 
 def lines(gate: Path) -> list[bytes]:
-    return (gate / "ledger.jsonl").read_bytes().splitlines(keepends=True)
+    path = gate / "ledger.jsonl"
+    return path.read_bytes().splitlines(keepends=True) if path.exists() else []
 
 
 # --- what an entry holds ----------------------------------------------------------------------------------
@@ -140,6 +141,20 @@ def test_the_key_is_random_its_owners_only_and_never_replaced(gate: Path) -> Non
     assert key.read_bytes() == before
 
 
+def test_an_empty_key_is_made_again_as_long_as_nothing_was_written_with_it(gate: Path) -> None:
+    key = gate / "ledger.key"
+    key.write_bytes(b"")
+    key.chmod(0o644)
+    make_key(gate)
+    assert len(key.read_bytes()) == 32
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in gate.iterdir()] == ["ledger.key"]
+    fill(gate, 1)
+    key.write_bytes(b"")
+    with pytest.raises(LedgerError, match="gone or empty"):
+        make_key(gate)
+
+
 def test_a_missing_open_or_short_key_is_refused_in_a_sentence(gate: Path) -> None:
     fill(gate, 1)
     before = (gate / "ledger.jsonl").read_bytes()
@@ -213,17 +228,22 @@ while True:
 
 
 def test_killed_at_any_moment_the_ledger_verifies_and_goes_on(gate: Path) -> None:
-    for delay_s in (0.0, 0.013, 0.031, 0.05):
+    for more, delay_s in enumerate((0.0, 0.013, 0.031, 0.05)):
+        before = examine(ledger_of(gate)).entries
         process = subprocess.Popen([sys.executable, "-c", KILLED, str(gate)], stdout=subprocess.PIPE)
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
+        until = time.monotonic() + 60
+        while len(lines(gate)) <= before + more:
+            assert time.monotonic() < until, "the process writes nothing"
         time.sleep(delay_s)
         process.send_signal(signal.SIGKILL)
         process.wait(30)
         process.stdout.close()
         assert verify(gate) == []
-        before = examine(ledger_of(gate)).entries
-        assert fill(gate, 1)[0].entries >= before + 1
+        written = examine(ledger_of(gate)).entries
+        assert written > before
+        assert fill(gate, 1)[0].entries >= written + 1
         assert verify(gate) == []
 
 

@@ -6,12 +6,16 @@ import hashlib
 import subprocess
 import sys
 from pathlib import Path
+from types import CodeType
 
 import pytest
+from flwr.app import Message, Metadata
+from flwr.proto.task_pb2 import Task
+from flwr.supercore.runtime import RuntimeHttpClient
 
 from client.gate.code import bundle_digest, check_bundle, load, local_app
 from client.site import GateSettings, Site, load_site, write_site_file
-from common.errors import BundleError
+from common.errors import BundleError, ConfigurationError
 
 pytestmark = pytest.mark.filterwarnings("ignore:GitWildMatchPattern")
 
@@ -38,6 +42,44 @@ assert door.enforce.__globals__["check_request"].__code__.co_filename == door.en
 def site_in(folder: Path, **gate: object) -> Site:
     write_site_file(folder, name="north", source={"folder": "."}, settings={}, gate=gate)
     return load_site(folder, {})
+
+
+def test_the_engine_looks_up_what_the_executor_replaces(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from client.gate import executor
+
+    # In its own module, and the function itself: a name taken from elsewhere would not be replaced.
+    code = executor.engine.run_clientapp.__code__
+    inner = [each for each in code.co_consts if isinstance(each, CodeType)]  # what it does at its end
+    assert set(executor.REPLACED) <= {name for each in (code, *inner) for name in each.co_names}
+    real = {name: getattr(executor.engine, name) for name in executor.REPLACED}
+    for name, function in real.items():
+        monkeypatch.setattr(executor.engine, name, function)
+    made = executor._Answer(site_in(tmp_path), Task())
+    made.install()
+    assert made.real == real
+    assert not [name for name in real if getattr(executor.engine, name) is real[name]]
+    assert executor.engine.run_clientapp.__globals__ is vars(executor.engine)
+
+
+def test_what_is_relied_on_inside_the_engine_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    from client.gate import executor
+
+    executor.check_messages()
+    with monkeypatch.context() as changed:
+        changed.setattr(Metadata, "message_id", property(lambda _: "fixed"))
+        with pytest.raises(ConfigurationError, match=r"Flower 1\.\d+\.\d+ has no Metadata.*_message_id"):
+            executor.check_messages()
+    with monkeypatch.context() as changed:
+        one = Metadata(1, "", 1, 1, "", "", 0.0, 1.0, "query.hello")
+        changed.setattr(Message, "metadata", property(lambda _: one))
+        with pytest.raises(ConfigurationError, match="_metadata"):
+            executor.check_messages()
+    with monkeypatch.context() as changed:
+        changed.setattr(RuntimeHttpClient, "PullMessages", property(lambda _: None))
+        with pytest.raises(ConfigurationError, match="PullMessages"):
+            executor.check_messages()
 
 
 def test_the_digest_is_the_sha256_of_the_bytes() -> None:
@@ -86,8 +128,6 @@ def test_an_approved_bundle_s_modules_are_loaded_in_place_of_the_installed_ones(
 
 
 def test_site_toml_takes_only_digests(tmp_path: Path) -> None:
-    from common.errors import ConfigurationError
-
     with pytest.raises(ConfigurationError, match="approved_bundles"):
         site_in(tmp_path, code="pin", approved_bundles=["latest"])
     with pytest.raises(ConfigurationError, match="code"):

@@ -141,7 +141,7 @@ def test_an_update_is_clipped_and_its_norm_is_that_of_what_leaves() -> None:
     assert norm <= 2.0
     assert protocol.sums(enforced.content)["update-norm"] == pytest.approx(norm)
     assert norm == pytest.approx(2.0, rel=1e-5)
-    assert "scaled down" in enforced.notes[0]
+    assert enforced.notes == ("update norm 10 scaled down to 2 (policy.max_update_norm)",)
     protocol.check(enforced.content, protocol.ROUND, "reply")
 
 

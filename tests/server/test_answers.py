@@ -1,4 +1,4 @@
-"""A node that was started again has forgotten its message: nobody waits for it until the time is over."""
+"""What can go wrong with one site's answer stays its own: started again, damaged, away."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterable
 from typing import Any, cast
 
+import httpx
 import pytest
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -36,6 +37,23 @@ class Silent:
         return [cast(Message, _Reply()) for _ in there]
 
 
+class Damaged(Silent):
+    """The engine fails on the bytes that one node sent, as it does on a forged record."""
+
+    def pull_messages(self, ids: Iterable[str]) -> list[Message]:
+        asked = list(ids)
+        if any(self.sent[each].metadata.dst_node_id == NORTH for each in asked):
+            ArrayRecord.inflate(b"ArrayRecord  2\0[]", {})
+        return super().pull_messages(asked)
+
+
+class Away(Silent):
+    """The engine itself is gone."""
+
+    def pull_messages(self, ids: Iterable[str]) -> list[Message]:
+        raise httpx.ConnectError("refused")
+
+
 class _Reply:
     """What the engine hands over for an answered message."""
 
@@ -61,8 +79,10 @@ def hello() -> RecordDict:
     return RecordDict({"config": config})
 
 
-def asked(activations: Any, timeout_s: float = LONG_S) -> dict[str, str | None]:
-    grid = cast(Grid, Silent(frozenset({SOUTH})))
+def asked(
+    activations: Any, timeout_s: float = LONG_S, engine: type[Silent] = Silent
+) -> dict[str, str | None]:
+    grid = cast(Grid, engine(frozenset({SOUTH})))
     requests = {"north": (NORTH, hello()), "south": (SOUTH, hello())}
     answers = ask(grid, requests, protocol.HELLO, timeout_s, "hello", activations)
     return {answer.site: answer.failure for answer in answers}
@@ -97,3 +117,14 @@ def test_a_node_is_given_time_to_fetch_what_still_waited_for_it(monkeypatch: pyt
     monkeypatch.setattr(exchange, "RESTART_GRACE_S", 0.0)
     assert restarts.forgot(NORTH)
     assert not restarts.forgot(SOUTH)
+
+
+def test_a_reply_that_cannot_even_be_read_is_a_failure_of_its_site_alone() -> None:
+    with pytest.raises(AttributeError):
+        ArrayRecord.inflate(b"ArrayRecord  2\0[]", {})
+    assert asked(None, engine=Damaged) == {"north": "bad_reply", "south": "bad_cohort"}
+
+
+def test_an_engine_that_is_gone_is_not_blamed_on_a_site() -> None:
+    with pytest.raises(httpx.ConnectError):
+        asked(None, engine=Away)
