@@ -13,9 +13,10 @@ import typer
 from common.command import EXIT_ERROR
 from common.errors import ConfigurationError
 from common.logs import say
+from common.wording import plural
 
 SiteFolder = Annotated[Path, typer.Argument(metavar="SITE", help="Site folder, made by 'init'")]
-Json = Annotated[bool, typer.Option("--json", help="For a machine")]
+Json = Annotated[bool, typer.Option("--json", help="As JSON, for programs")]
 
 audit_app = typer.Typer(help="The ledger of everything that left this hospital.", no_args_is_help=True)
 
@@ -95,9 +96,9 @@ def verify(
         say(f"finding: {finding}")
     if found.findings:
         raise typer.Exit(EXIT_ERROR)
-    with_anchors = f" and agrees with {len(held)} heads held elsewhere" if held else ""
+    with_anchors = f" and agrees with {plural(len(held), 'head')} held elsewhere" if held else ""
     end = f", head {found.entries}:{found.digest}" if found.entries else ""
-    say(f"the ledger verifies{with_anchors}: {found.entries} entries{end}")
+    say(f"the ledger verifies{with_anchors}: {plural(found.entries, 'entry', 'entries')}{end}")
 
 
 def doctor(

@@ -168,7 +168,8 @@ class PolicySettings(Section):
     min_validation_patients: int = Field(5, ge=1, description="Below, no validation numbers leave")
     min_cell: int = Field(5, ge=1, description="Distinct patients below which a number is suppressed")
     max_local_epochs: int = Field(10, ge=1, description="Most local epochs a server may ask for")
-    max_rounds: int = Field(1000, ge=1, description="Most federated rounds a server may ask for")
+    max_rounds: int = Field(1000, ge=1, description="Most answers with weights for one frozen cohort")
+    min_batch_size: int = Field(16, ge=2, description="Smaller batches a server asks for are raised to this")
     max_update_norm: float = Field(
         10.0, gt=0, description="Largest L2 norm of a trained update; a larger one is scaled down to it"
     )

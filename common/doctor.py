@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import socket
-import ssl
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from rich.console import Console
+from rich.text import Text
+
 from common.command import EXIT_ERROR
-from common.errors import FederationError, FedkalemiaError
+from common.errors import FedkalemiaError
 from common.files import free_bytes
-from common.identity import WARN_DAYS, Certificate, open_to_others, read_certificate
+from common.identity import WARN_DAYS, Certificate, open_to_others
 from common.logs import say
+from common.wording import plural
 
 State = Literal["ok", "warning", "failed", "not checked"]
 GIB = 2**30
-ANSWER_S = 5.0
-#: Limits of the engine: a signature older than 305 s or more than 5 s in the future is refused.
-CLOCK_WARN_S, CLOCK_AHEAD_S, CLOCK_BEHIND_S = 2.0, 5.0, 300.0
+_RIGHTS = "give this user the right to it"
+COLOURS: Mapping[State, str] = {
+    "ok": "green",
+    "warning": "yellow",
+    "failed": "bold red",
+    "not checked": "dim",
+}
 
 
 @dataclass(frozen=True)
@@ -49,14 +54,31 @@ class Check:
 
 
 def attempt(name: str, check: Callable[[], Check | Iterable[Check]], advice: str) -> list[Check]:
-    """Run one check; an error a person can act on becomes a failed check with its sentence."""
+    """Run one check; an error a person can act on becomes a failed check.
+
+    Parameters
+    ----------
+    advice : what to do; empty if the errors of the check say it themselves, after their last semicolon.
+    """
     try:
         found = check()
         return [found] if isinstance(found, Check) else list(found)
     except FedkalemiaError as error:
-        return [Check(name, "failed", str(error), advice)]
+        return [failed(name, error, advice)]
     except OSError as error:
-        return [Check(name, "failed", f"{error.filename or ''} {error.strerror or error}".strip(), advice)]
+        return [
+            Check(
+                name, "failed", f"{error.filename or ''} {error.strerror or error}".strip(), advice or _RIGHTS
+            )
+        ]
+
+
+def failed(name: str, error: FedkalemiaError, advice: str = "") -> Check:
+    """Return the failed check of an error; without ``advice`` what to do is the end of its own sentence."""
+    what, _, to_do = str(error).rpartition("; ")
+    if advice or not what:
+        return Check(name, "failed", str(error), advice or "correct that, and run doctor again")
+    return Check(name, "failed", what, to_do)
 
 
 def show(checks: Sequence[Check], *, as_json: bool = False) -> int:
@@ -64,8 +86,9 @@ def show(checks: Sequence[Check], *, as_json: bool = False) -> int:
     if as_json:
         say(json.dumps([asdict(check) for check in checks], indent=2, ensure_ascii=False))
     else:
+        show_line = _in_colour if sys.stdout.isatty() else say
         for line in lines(checks):
-            say(line)
+            show_line(line)
     return EXIT_ERROR if any(check.state == "failed" for check in checks) else 0
 
 
@@ -76,8 +99,20 @@ def lines(checks: Sequence[Check]) -> Iterator[str]:
         yield f"{check.state:<11}  {check.name:<{width}}  {check.text}"
         if check.advice:
             yield f"{'':<11}  {'':<{width}}  -> {check.advice}"
-    counts = {state: sum(c.state == state for c in checks) for state in ("ok", "warning", "failed")}
-    yield f"{counts['ok']} ok, {counts['warning']} warnings, {counts['failed']} failed"
+    count = {state: sum(check.state == state for check in checks) for state in COLOURS}
+    yield (
+        f"{count['ok']} ok, {plural(count['warning'], 'warning')}, {count['failed']} failed, "
+        f"{count['not checked']} not checked"
+    )
+
+
+def _in_colour(line: str) -> None:
+    text = Text(line)
+    for state, colour in COLOURS.items():
+        if line.startswith(f"{state:<11}  "):
+            text.stylize(colour, 0, len(state))
+    # Left to the terminal to wrap: a path must stay one path when it is copied.
+    Console().print(text, soft_wrap=True)
 
 
 def disk(folder: Path, *, warn_gib: float = 5.0, fail_gib: float = 0.5) -> Check:
@@ -117,71 +152,3 @@ def expiry(name: str, certificate: Certificate, now: datetime, advice: str) -> C
     if left <= WARN_DAYS:
         return Check(name, "warning", f"{left:.0f} days left, until {until}", advice)
     return Check(name, "ok", f"{left:.0f} days left, until {until}")
-
-
-def clock(seconds_ahead: float) -> Check:
-    """Check this machine's clock against the other side's.
-
-    Parameters
-    ----------
-    seconds_ahead : as ``health`` returns it. The engine refuses a node whose clock is more than 5 s ahead of
-        the SuperLink's, or more than 305 s behind.
-    """
-    off = abs(seconds_ahead)
-    text = "the same as the other side's, to two seconds"
-    if off >= CLOCK_WARN_S:
-        text = f"{off:.0f} s {'ahead of' if seconds_ahead > 0 else 'behind'} the other side's"
-    advice = "set the clock on both sides, for instance with an NTP service: a site too far off is refused"
-    if seconds_ahead >= CLOCK_AHEAD_S or -seconds_ahead >= CLOCK_BEHIND_S:
-        return Check("clock", "failed", text, advice)
-    return Check("clock", "warning" if off >= CLOCK_WARN_S else "ok", text, advice * (off >= CLOCK_WARN_S))
-
-
-@dataclass(frozen=True)
-class Health:
-    """What the other side's health route answered: HTTP status, and how far this clock is ahead, seconds."""
-
-    status: int
-    seconds_ahead: float
-
-
-def health(host: str, port: int, authority: Path, *, name: str = "", path: str = "/health") -> Health:
-    """Ask a SuperLink or front end how it is, over TLS.
-
-    Parameters
-    ----------
-    authority : certificate of the federation's authority; no other is trusted.
-    name : the name its certificate must have; by default ``host``.
-
-    Raises
-    ------
-    ConnectionRefusedError
-        If nothing listens there.
-    FederationError
-        If it cannot be reached otherwise, shows another certificate, or does not answer.
-    """
-    where = f"{host}:{port}"
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(cadata=read_certificate(authority).path.read_text(encoding="ascii"))
-    try:
-        with (
-            socket.create_connection((host, port), timeout=ANSWER_S) as plain,
-            context.wrap_socket(plain, server_hostname=name or host) as secure,
-        ):
-            secure.sendall(
-                f"GET {path} HTTP/1.1\r\nHost: {name or host}\r\nConnection: close\r\n\r\n".encode()
-            )
-            response = http.client.HTTPResponse(secure)
-            response.begin()
-            date, here = response.getheader("Date"), datetime.now(UTC)
-            ahead = (here - parsedate_to_datetime(date)).total_seconds() if date else 0.0
-            # The other side names whole seconds, cut off: half a second is the best guess.
-            return Health(response.status, ahead - 0.5)
-    except ConnectionRefusedError:
-        raise
-    except ssl.SSLCertVerificationError as error:
-        raise FederationError(
-            f"{where} shows a certificate that {authority} did not sign for it ({error.verify_message})"
-        ) from None
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise FederationError(f"{where} does not answer ({error or type(error).__name__})") from None

@@ -267,23 +267,28 @@ def _run(runtime: Runtime, task: Task, token: str, work: Work, heartbeat: Path |
 
 @contextmanager
 def _stops_later() -> Iterator[list[int]]:
-    """Only note that this process is told to stop, in the list that this gives; act on it at the end.
+    """Hold back that this process is told to stop; act on it at the end.
 
     Between the fork and the lines that know the child, a stop would leave the child behind with its claim; in
-    the child it would unwind the parent's stack. Masking signals is not enough: the threads of numerical
-    libraries, which Python does not know, would take them, and Python acts on them in its own thread.
+    the child it would unwind the parent's stack. Signals are masked and what comes through is noted, in the
+    list that this gives. The mask alone would not do: the threads of numerical libraries, which Python does
+    not know, take a signal, and Python acts on it in its own thread. Noting alone would not do either: Python
+    drops what reaches a child before its fork has returned; masked, it waits.
     """
     told: list[int] = []
     before = {number: signal.getsignal(number) for number in _STOPS}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
         for number in _STOPS:
             signal.signal(number, lambda which, _: told.append(which))
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
         yield told
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        for number in dict.fromkeys(told):
-            signal.raise_signal(number)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for noted in dict.fromkeys(told):
+            signal.raise_signal(noted)
 
 
 def _child(action: Callable[[], int | None], told: Sequence[int]) -> None:
@@ -298,6 +303,7 @@ def _child(action: Callable[[], int | None], told: Sequence[int]) -> None:
         threading.excepthook = _thread_ended
         for number in _STOPS:
             signal.signal(number, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
         if told:
             raise KeyboardInterrupt
         code = action() or 0

@@ -101,7 +101,10 @@ def protocol_page() -> str:
     )
     rows = [("`ledger`", f"`{escape(key)}`", kind_name(kind)) for key, kind in LEDGER.items()]
     text += table(("record", "key", "type and bounds"), rows)
-    text += "\n## Failures\n\nInstead of any reply a site may answer one code, and nothing else.\n\n"
+    text += (
+        "\n## Failures\n\nInstead of any reply a site may answer one code. In a deployment the head of its "
+        "ledger comes with it, as with every reply, and nothing else.\n\n"
+    )
     return text + table(("code", "what the coordinator shows"), [(f"`{c}`", s) for c, s in FAILURES.items()])
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from common.addresses import is_host, split_address
 from common.config import Section, read_toml, validated
@@ -25,9 +26,7 @@ EVERYWHERE = ("0.0.0.0", "::")
 class ServerSettings(Section):
     """Section ``server`` of ``server.toml``."""
 
-    hosts: tuple[str, ...] = Field(
-        (), validate_default=True, description="Names and addresses by which sites reach the front end"
-    )
+    hosts: tuple[str, ...] = Field((), description="Names and addresses by which sites reach the front end")
     front_port: int = Field(
         FRONT_PORT, ge=1, le=65535, strict=True, description="Port of the front end, the only one sites see"
     )
@@ -38,8 +37,6 @@ class ServerSettings(Section):
     @field_validator("hosts")
     @classmethod
     def _are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
-        if not hosts:
-            raise ValueError("names no host; give at least one by which sites reach the front end")
         for host in hosts:
             if not is_host(host):
                 raise ValueError(
@@ -62,7 +59,15 @@ class ServerSettings(Section):
 class ServerFile(Section):
     """All of ``server.toml``."""
 
-    server: ServerSettings
+    server: ServerSettings = ServerSettings()
+
+    @model_validator(mode="after")
+    def _names_a_host(self) -> Self:
+        if not self.server.hosts:
+            raise ValueError(
+                "server.hosts names no host; give at least one by which sites reach the front end"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -159,7 +164,7 @@ def load_coordinator(folder: Path) -> Coordinator:
             f"{folder} is not a coordinator folder: it has no server.toml; run "
             f"'fedkalemia-server pki init {folder} --host NAME' first"
         )
-    settings = validated(ServerFile, {"server": {}, **read_toml(path)}, str(path)).server
+    settings = validated(ServerFile, read_toml(path), str(path)).server
     return _coordinator(folder, settings)
 
 
@@ -174,7 +179,9 @@ def make_coordinator(
         Naming the address that is none.
     """
     values = {"hosts": list(hosts), "front_port": front_port, "superlink": superlink}
-    return _coordinator(folder.resolve(), validated(ServerSettings, values, "the coordinator's addresses"))
+    return _coordinator(
+        folder.resolve(), validated(ServerFile, {"server": values}, "the coordinator's addresses").server
+    )
 
 
 def settings_text(coordinator: Coordinator) -> str:

@@ -11,11 +11,14 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from common.doctor import Check, attempt, clock, disk, expiry, health, secret_file
-from common.errors import FederationError
+from common.addresses import split_address
+from common.doctor import Check, attempt, disk, expiry, secret_file
+from common.health import NoAnswerError, ask, clock
 from common.identity import read_certificate, read_private, read_secret
+from common.taskloop import check_engine
+from server import bundle, control, runner
 from server.control import ONLINE, UNREGISTERED, Control, NodeInfo, RunInfo
-from server.coordinator import Coordinator, split_address
+from server.coordinator import Coordinator
 from server.front import CONFIGURATION, render
 from server.pki import names
 from server.registry import read_registry, unbound
@@ -76,7 +79,8 @@ def secrets(coordinator: Coordinator, renew: str) -> list[Check]:
 
 
 def versions() -> Check:
-    """Say which versions run here; every site must have the same fedkalemia."""
+    """Say which versions run here, and check the engine's; every site must have the same fedkalemia."""
+    check_engine({**runner.USES, **control.USES, **bundle.USES})
     found = [f"{package} {_version(package)}" for package in PACKAGES]
     return Check("versions", "ok", ", ".join([*found, f"python {platform.python_version()}"]))
 
@@ -148,38 +152,40 @@ def database(path: Path) -> Check:
 
 def superlink(coordinator: Coordinator) -> Iterator[Check]:
     """Check that the SuperLink answers, over TLS and as itself, and its clock against this one."""
-    host, port = split_address(coordinator.superlink)
+    host, port = split_address(coordinator.superlink, "superlink in server.toml")
     try:
-        answer = health(host, port, coordinator.authority)
-    except ConnectionRefusedError:
-        advice = f"start 'fedkalemia-server superlink {coordinator.folder}'"
-        yield Check("superlink", "warning", f"nothing listens on {coordinator.superlink}", advice)
+        answer = ask(host, port, coordinator.authority)
+    except NoAnswerError as error:
+        start = f"start 'fedkalemia-server superlink {coordinator.folder}'"
+        advice = start if error.kind == "refused" else f"see what listens on {coordinator.superlink}; {start}"
+        yield Check("superlink", "failed", str(error), advice)
         return
     if answer.status != 200:
         advice = "see what program that is, or the SuperLink's log"
         yield Check("superlink", "failed", f"{coordinator.superlink} answers HTTP {answer.status}", advice)
         return
     yield Check("superlink", "ok", f"answers on {coordinator.superlink}")
-    yield clock(answer.seconds_ahead)
+    yield clock(answer.ahead_s)
 
 
 def front(coordinator: Coordinator) -> Check:
     """Check that the front end answers for the SuperLink, and hides everything else."""
-    trouble: Exception | None = None
+    trouble: NoAnswerError | None = None
     for host in dict.fromkeys(("127.0.0.1", *coordinator.hosts)):
         try:
             return _front_at(host, coordinator)
-        except (ConnectionRefusedError, FederationError) as error:
-            trouble = trouble if isinstance(trouble, FederationError) else error
+        except NoAnswerError as error:
+            # Something else that listens says more than an address of other machines' that is not here.
+            trouble = error if trouble is None or trouble.kind == "refused" else trouble
     port, advice = coordinator.front_port, f"start 'fedkalemia-server front {coordinator.folder}'"
-    if isinstance(trouble, FederationError):
-        return Check("front", "failed", str(trouble), f"see what listens on port {port}; {advice}")
-    return Check("front", "warning", f"nothing listens on port {port}", advice)
+    if trouble is None or trouble.kind == "refused":
+        return Check("front", "failed", f"nothing listens on port {port}", advice)
+    return Check("front", "failed", str(trouble), f"see what listens on port {port}; {advice}")
 
 
 def _front_at(host: str, coordinator: Coordinator) -> Check:
     port, name = coordinator.front_port, coordinator.hosts[0]
-    answer = health(host, port, coordinator.authority, name=name)
+    answer = ask(host, port, coordinator.authority, name=name)
     if answer.status in (502, 504):
         advice = "start the SuperLink; if it runs, compare 'superlink' in server.toml with where it listens"
         return Check("front", "failed", f"port {port} answers, but does not reach the SuperLink", advice)
@@ -188,7 +194,7 @@ def _front_at(host: str, coordinator: Coordinator) -> Check:
             "front", "failed", f"port {port} answers HTTP {answer.status}", "see what program that is"
         )
     for path in HIDDEN:
-        if (status := health(host, port, coordinator.authority, name=name, path=path).status) != 404:
+        if (status := ask(host, port, coordinator.authority, name=name, path=path).status) != 404:
             advice = "close the port at once: sites must not reach the SuperLink itself; start 'front' there"
             return Check("front", "failed", f"{path} answers HTTP {status} on port {port}", advice)
     return Check("front", "ok", f"answers on port {port} as {name}, and hides all but the fleet's routes")

@@ -178,8 +178,8 @@ def check_ports(port: int, *, ipv6: bool) -> None:
         return
     if not has_ipv6():
         raise ConfigurationError(
-            "server.toml names an IPv6 address, but this machine has IPv6 switched off; switch it on, or take "
-            "the address out of 'hosts' and run 'fedkalemia-server pki renew'"
+            "server.toml names an IPv6 address, but this machine has IPv6 switched off; switch it on, or "
+            "take the address out of 'hosts' and run 'fedkalemia-server pki renew'"
         )
     with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -143,7 +143,7 @@ def front(
 
 def doctor(
     home: Home,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs")] = False,
 ) -> None:
     """Check folder, certificates, ports, registered sites, clock and runs; each red line says what to do."""
     from common.doctor import show

@@ -69,8 +69,8 @@ def submit(coordinator: Coordinator, control: Control, job: Job) -> int:
         if (other := in_flight(control, job.name)) is not None:
             raise ConfigurationError(
                 f"run {other.run_id} of the name {job.name!r} is in flight; follow it with "
-                f"'fedkalemia-server resume {coordinator.folder} --name {job.name}', stop it with 'fedkalemia-server stop "
-                f"{coordinator.folder} {job.name}', or choose another name"
+                f"'fedkalemia-server resume {coordinator.folder} --name {job.name}', stop it with "
+                f"'fedkalemia-server stop {coordinator.folder} {job.name}', or choose another name"
             )
         sites = sorted(bound(control, coordinator.registry).values())
         bundle = make_bundle()

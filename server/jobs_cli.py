@@ -11,6 +11,8 @@ import typer
 from common.command import EXIT_ERROR, EXIT_INTERRUPTED
 from common.errors import ConfigurationError
 from common.logs import say
+from common.task import TASKS
+from server.run_config import DEFAULTS
 
 if TYPE_CHECKING:  # a command that only reads must not wait for the engine
     from server.control import Control
@@ -20,6 +22,9 @@ Home = Annotated[Path, typer.Argument(metavar="HOME", help="Coordinator folder, 
 Name = Annotated[str, typer.Option("--name", help="Name of the run and of its folder under HOME/runs")]
 Detach = Annotated[bool, typer.Option("--detach", help="Submit only; do not follow the run")]
 BUNDLE = "bundle.fab"
+_TASKS = f"{' or '.join(TASKS)} (default {DEFAULTS['task']})"
+_PRESETS = "; ".join(f"{task.name}: {', '.join(task.presets)}" for task in TASKS.values())
+_PRESETS += f" (default {DEFAULTS['preset']})"
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -58,15 +63,19 @@ def runner(home: Home) -> None:
 def run(
     home: Home,
     name: Name = "main",
-    task: Annotated[str | None, typer.Option(help="What the model tells apart")] = None,
-    preset: Annotated[str | None, typer.Option(help="Where the settings start from")] = None,
+    task: Annotated[str | None, typer.Option(help=f"What the model tells apart: {_TASKS}")] = None,
+    preset: Annotated[str | None, typer.Option(help=f"Where the settings start from: {_PRESETS}")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random stream (default 0)")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting")
     ] = None,
     settings: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON file with all settings")] = None,
     personalize: Annotated[
-        bool, typer.Option("--personalize/--no-personalize", help="Fit the model to patients afterwards")
+        bool,
+        typer.Option(
+            "--personalize/--no-personalize",
+            help="Ask the sites to fit the model to their patients afterwards",
+        ),
     ] = True,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier run of this name")] = False,
     detach: Detach = False,
@@ -79,7 +88,9 @@ def run(
     over = parse_overrides(set_ or [])
     if settings is None:
         chosen = make_settings(
-            task or "hyperkalemia", preset or "standard", merge({} if seed is None else {"seed": seed}, over)
+            task or str(DEFAULTS["task"]),
+            preset or str(DEFAULTS["preset"]),
+            merge({} if seed is None else {"seed": seed}, over),
         )
     elif (task, preset, seed) != (None, None, None):
         raise ConfigurationError(
@@ -163,7 +174,7 @@ def status(
         if not shown["runs"]:
             say("no run yet; start one with 'fedkalemia-server run'")
         if shown["superlink"]:
-            say(f"SuperLink: {shown['superlink']}")
+            say(shown["superlink"])
     if shown["superlink"]:
         raise typer.Exit(EXIT_ERROR)
 

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import socket
 import ssl
-import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
 
-from client.node import Node, load_node, split_address
-from common.doctor import Check, attempt, expiry, secret_file
-from common.errors import ConfigurationError
+from client.node import Node, load_node
+from common.addresses import split_address
+from common.doctor import Check, attempt, expiry, failed, secret_file
+from common.errors import ConfigurationError, IdentityError
+from common.health import ANSWER_S, Health, NoAnswerError, ask, clock, trusting
 from common.identity import WARN_DAYS, public_line, read_certificate, read_secret
 
-CONNECT_S = 5.0
-#: The engine signs the time with every request. The other end refuses a signature of its own future by more
-#: than 5 s, and one older than 305 s. The server's time is known to the second.
-AHEAD_FAIL_S, AHEAD_WARN_S, BEHIND_WARN_S, BEHIND_FAIL_S = 5.0, 3.0, 5.0, 30.0
 _RENEW = "ask the coordinator to run 'fedkalemia-server pki renew'"
 _ISSUER = "put the authority's certificate of this federation (ca.crt) into the node folder"
 #: OpenSSL's numbers of what is wrong with a certificate.
@@ -38,32 +32,20 @@ _REASONS = {
 }
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What one request to the coordinator showed.
-
-    Attributes
-    ----------
-    certificate : as ``ssl`` decodes it.
-    status : of the answer to ``GET /health``.
-    ahead_s : this machine's clock minus the server's, None if it did not say.
-    """
-
-    certificate: Mapping[str, Any]
-    status: int
-    ahead_s: float | None
-
-
 def check_node(folder: Path, now: datetime) -> list[Check]:
     """Check a node folder, and what can be seen from it; ``now`` is in UTC."""
     try:
         node = load_node(folder)
     except ConfigurationError as error:
-        return [Check("node", "failed", str(error), "correct node.toml, or make it again with 'init'")]
-    found = attempt("node key", lambda: _key(node), "restore node.key, or make a new one: key renew")
+        return [failed("node", error, f"correct {folder / 'node.toml'}, or make it again with 'init'")]
+    found = attempt(
+        "node key",
+        lambda: _key(node),
+        f"restore {node.key}, or make a new one with 'fedkalemia-site key renew SITE'",
+    )
     found.append(secret_file("node secret", node.secret, "copy executor.secret from the site's gate folder"))
     found += attempt("authority", lambda: _authority(node, now), _ISSUER)
-    found.append(listening("node", node.listen, "start it with 'fedkalemia-site node'"))
+    found.append(listening("node", node.listen, f"start it with 'fedkalemia-site node {folder}'"))
     return [*found, *coordinator(node.server, node.authority, now)]
 
 
@@ -92,12 +74,15 @@ def listening(name: str, address: str, advice: str) -> Check:
     try:
         host, port = split_address(address, "the address")
     except ConfigurationError as error:
-        return Check(name, "failed", str(error), "give host:port")
+        return failed(name, error, "give host:port")
     try:
-        with socket.create_connection((host, port), timeout=CONNECT_S):
+        with socket.create_connection((host, port), timeout=ANSWER_S):
             return Check(name, "ok", f"listening at {address}")
+    except ConnectionRefusedError:
+        return Check(name, "failed", f"nothing listens on {address}", advice)
     except OSError as error:
-        return Check(name, "failed", f"nothing answers at {address}: {_reason(error)}", advice)
+        reason = (error.strerror or str(error) or type(error).__name__).lower()
+        return Check(name, "failed", f"{address} cannot be reached: {reason}", advice)
 
 
 def coordinator(server: str, authority: Path, now: datetime) -> list[Check]:
@@ -111,73 +96,35 @@ def coordinator(server: str, authority: Path, now: datetime) -> list[Check]:
         advice = "set node.server to the coordinator's host:port"
         return [Check("coordinator", "failed", text, advice), *rest]
     try:
-        seen = ask(server, authority)
-    except ConfigurationError as error:
-        return [Check("coordinator", "failed", str(error), "correct node.server in node.toml"), *rest]
-    except ssl.SSLCertVerificationError as error:
-        what, advice = _REASONS.get(error.verify_code, (f"is refused: {error.verify_message}", _ISSUER))
-        names = f" ({', '.join(found)})" if (found := _names_of(server, authority)) else ""
-        text = f"the certificate of {server}{names} {what}"
+        host, port = split_address(server, "node.server")
+        seen = ask(host, port, authority)
+    except (ConfigurationError, IdentityError) as error:
+        return [failed("coordinator", error, f"correct node.server and ca.crt in {authority.parent}"), *rest]
+    except NoAnswerError as error:
+        if error.kind != "certificate":
+            advice = (
+                "node.server must be the port of the coordinator's front end"
+                if error.kind in ("no tls", "silent")
+                else "check the name, the network and the firewall, and that the coordinator runs"
+            )
+            return [Check("coordinator", "failed", str(error), advice), *rest]
+        what, advice = _REASONS.get(error.verify_code, (f"is refused: {error.reason}", _ISSUER))
+        names = f" ({', '.join(known)})" if (known := _names_of(host, port, authority)) else ""
         return [
             Check("coordinator", "ok", f"{server} is reachable"),
-            Check("server certificate", "failed", text, advice),
+            Check("server certificate", "failed", f"the certificate of {server}{names} {what}", advice),
             Check("clock", "not checked", "nothing is asked of a server with a wrong certificate"),
         ]
-    except ssl.SSLError as error:
-        text = f"{server} answers, but speaks no TLS ({error.reason or 'broken off'})"
-        advice = "node.server must be the port of the coordinator's front end"
-        return [Check("coordinator", "failed", text, advice), *rest]
-    except (OSError, HTTPException) as error:
-        text = f"{server} cannot be reached: {_reason(error)}"
-        advice = "check the name, the network and the firewall, and that the coordinator runs"
-        return [Check("coordinator", "failed", text, advice), *rest]
     return [_health(server, seen), _certificate(seen.certificate, now), clock(seen.ahead_s)]
 
 
-def ask(server: str, authority: Path) -> Seen:
-    """Ask the coordinator how it is, over TLS, trusting the federation's authority only.
-
-    Raises
-    ------
-    ConfigurationError
-        If the address or the authority's file is not one.
-    OSError, HTTPException
-        If there is no answer; ``ssl.SSLError`` if it is not to be trusted.
-    """
-    host, port = split_address(server, "node.server")
-    connection = HTTPSConnection(host, port, timeout=CONNECT_S, context=_context(authority))
-    try:
-        connection.connect()
-        assert isinstance(connection.sock, ssl.SSLSocket)
-        certificate = connection.sock.getpeercert() or {}
-        before = time.time()
-        connection.request("GET", "/health")
-        answer = connection.getresponse()
-        middle = (before + time.time()) / 2
-        answer.read(4096)
-        ahead = None
-        with suppress(TypeError, ValueError, OverflowError):
-            # The header has no fraction of a second: on average it is half a second old.
-            ahead = middle - parsedate_to_datetime(answer.headers["Date"]).timestamp() - 0.5
-        return Seen(certificate, answer.status, ahead)
-    finally:
-        connection.close()
-
-
-def _context(authority: Path) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=authority)
-    except (OSError, ssl.SSLError):
-        raise ConfigurationError(f"{authority} is missing or holds no certificate") from None
-
-
-def _names_of(server: str, authority: Path) -> list[str]:
+def _names_of(host: str, port: int, authority: Path) -> list[str]:
     """Return the names in a certificate that is good but for its name."""
-    context = _context(authority)
+    context = trusting(authority)
     context.check_hostname = False
     with (
-        suppress(OSError, ConfigurationError),
-        socket.create_connection(split_address(server, "node.server"), timeout=CONNECT_S) as plain,
+        suppress(OSError),
+        socket.create_connection((host, port), timeout=ANSWER_S) as plain,
         context.wrap_socket(plain) as tls,
     ):
         return _names(tls.getpeercert() or {})
@@ -188,7 +135,7 @@ def _names(certificate: Mapping[str, Any]) -> list[str]:
     return [str(name) for _, name in certificate.get("subjectAltName", ())]
 
 
-def _health(server: str, seen: Seen) -> Check:
+def _health(server: str, seen: Health) -> Check:
     if seen.status == 200:
         return Check("coordinator", "ok", f"{server} answers")
     text = f"{server} answers /health with {seen.status}"
@@ -203,24 +150,3 @@ def _certificate(certificate: Mapping[str, Any], now: datetime) -> Check:
     if left <= WARN_DAYS:
         return Check("server certificate", "warning", text, _RENEW)
     return Check("server certificate", "ok", text)
-
-
-def clock(ahead_s: float | None) -> Check:
-    """Judge the difference of two clocks, in seconds; positive if this machine's is ahead."""
-    if ahead_s is None:
-        return Check("clock", "not checked", "the coordinator's answer had no time")
-    off, way = abs(ahead_s), "ahead of" if ahead_s > 0 else "behind"
-    text = f"{off:.0f} s {way} the coordinator's" if off >= 1.5 else "agrees with the coordinator's"
-    advice = "set this machine's clock (NTP): the engine refuses a node 5 s ahead or 305 s behind"
-    warn, fail = (AHEAD_WARN_S, AHEAD_FAIL_S) if ahead_s > 0 else (BEHIND_WARN_S, BEHIND_FAIL_S)
-    if off > fail:
-        return Check("clock", "failed", text, advice)
-    return Check("clock", "warning", text, advice) if off > warn else Check("clock", "ok", text)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, socket.gaierror):
-        return "the name is not known here"
-    if isinstance(error, TimeoutError):
-        return f"no answer within {CONNECT_S:g} s"
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,6 +20,7 @@ from client.database.tables import Strip
 from client.gate.alive import check_alive
 from client.gate.audit import examine as examine_ledger
 from client.gate.connection import check_node, listening
+from client.gate.executor import USES
 from client.gate.folders import SECRET
 from client.gate.ledger import ledger_of
 from client.site import Site, load_site
@@ -27,13 +29,14 @@ from common.config import PolicySettings
 from common.doctor import Check, attempt, disk, secret_file
 from common.errors import ConfigurationError
 from common.files import write_atomic
+from common.taskloop import check_engine
+from common.wording import plural
 
 NODE_FILE = "node.toml"
 #: The executor gives a sign about four times a second.
 HEARTBEAT_MAX_S = 30.0
-ENGINE = ((1, 41), (1, 43))
 COHORT = "main"
-_INIT = "run 'fedkalemia-site init' for this folder"
+_INSTALL = "install fedkalemia again, with the versions that constraints.txt names"
 
 
 def examine(folder: Path, now: datetime | None = None) -> list[Check]:
@@ -50,14 +53,16 @@ def examine(folder: Path, now: datetime | None = None) -> list[Check]:
     """
     now = now or datetime.now(UTC)
     if (folder / "site.toml").is_file():
-        return [*_site(folder, now), *versions()]
+        found = [*_site(folder, now), *attempt("versions", versions, _INSTALL)]
+        # What an error advises names no folder: it does not know in which one it arose.
+        return [replace(check, advice=check.advice.replace(" SITE'", f" {folder}'")) for check in found]
     if (folder / NODE_FILE).is_file():
         elsewhere = "a node folder alone holds no data; run doctor on the site folder as well"
         unseen = ("data root", "database", "ledger", "policy")
         return [
             *check_node(folder, now),
             *(Check(name, "not checked", elsewhere) for name in unseen),
-            *versions(),
+            *attempt("versions", versions, _INSTALL),
         ]
     raise ConfigurationError(
         f"{folder} is neither a site folder (it has no site.toml) nor a node folder (it has no {NODE_FILE}); "
@@ -73,9 +78,7 @@ def _site(folder: Path, now: datetime) -> Iterator[Check]:
         return
     yield Check("site", "ok", f"{site.name}, task {site.settings.task}, preset {site.settings.preset}")
     yield _data_root(site)
-    yield from attempt(
-        "database", lambda: _database(site), "check the URL, and that the database server runs"
-    )
+    yield from attempt("database", lambda: _database(site), "")
     yield _writable(site)
     yield disk(site.folder)
     yield from policy(site.settings.policy)
@@ -134,18 +137,18 @@ def _database(site: Site) -> Iterator[Check]:
 def _beats(site: Site, rows: int) -> Check:
     stored, path = len(BeatStore(site.beats)), BeatStore(site.beats).path
     if stored < rows:
-        text = f"{path} holds {stored} beats, the database counts on {rows}"
+        text = f"{path} holds {plural(stored, 'beat')}, the database counts on {rows}"
         return Check("beat store", "failed", text, "restore it from a backup, or ingest into a fresh folder")
     if rows == 0:
         advice = f"run 'fedkalemia-site ingest {site.folder}'"
         return Check("beat store", "warning", "no beats yet", advice)
     BeatStore(site.beats).read(0, 1)  # its header is of this version
-    return Check("beat store", "ok", f"{stored} beats")
+    return Check("beat store", "ok", plural(stored, "beat"))
 
 
 def enough(train: int, validation: int, rules: PolicySettings) -> Check:
     """Judge a frozen cohort by the site's own minima."""
-    text = f"{train} training and {validation} validation patients"
+    text = f"{train} training and {plural(validation, 'validation patient')}"
     if train >= rules.min_training_patients and validation >= rules.min_validation_patients:
         return Check("cohort", "ok", f"{text}, enough for this site's policy")
     lacking = []
@@ -176,7 +179,9 @@ def policy(rules: PolicySettings) -> Iterator[Check]:
         f"fewer than {rules.min_training_patients} training patients: nothing is trained, no weights leave",
         f"fewer than {rules.min_validation_patients} validation patients: no validation number leaves",
         f"numbers over fewer than {rules.min_cell} patients do not leave",
-        f"at most {rules.max_local_epochs} local epochs and {rules.max_rounds} federated rounds",
+        f"at most {rules.max_local_epochs} local epochs in a federated round, in batches of "
+        f"{rules.min_batch_size} or more",
+        f"at most {rules.max_rounds} answers with weights for one frozen cohort",
         f"an update longer than {rules.max_update_norm:g} is scaled down to it",
         "personalization may be asked for by the coordinator"
         if rules.personalize
@@ -196,7 +201,7 @@ def _code(site: Site) -> Check:
     if not approved:
         advice = "put the SHA-256 of reviewed bundles into gate.approved_bundles, or set gate.code to local"
         return Check("code", "warning", "pin, and no bundle is approved: every run is refused", advice)
-    return Check("code", "ok", f"pin: {approved} approved bundles")
+    return Check("code", "ok", f"pin: {plural(approved, 'approved bundle')}")
 
 
 def _gate(site: Site) -> Iterator[Check]:
@@ -207,24 +212,26 @@ def _gate(site: Site) -> Iterator[Check]:
                 name, "not checked", "this site has no gate folder: it is not set up for a deployment"
             )
         return
-    yield secret_file("gate secret", folder / SECRET, _INIT)
+    yield secret_file("gate secret", folder / SECRET, f"run 'fedkalemia-site init {site.folder}'")
     yield from attempt("ledger", lambda: _ledger(folder), "restore the key or the ledger from a copy")
     yield from attempt(
         "executor",
         lambda: Check("executor", "ok", check_alive(site.folder, HEARTBEAT_MAX_S)),
-        "start it with 'fedkalemia-site executor'",
+        f"start it with 'fedkalemia-site executor {site.folder}'",
     )
 
 
 def _ledger(folder: Path) -> Check:
     found = examine_ledger(ledger_of(folder))
     if found.findings:
-        text = f"{len(found.findings)} findings, the first: {found.findings[0]}"
-        advice = (
-            "run 'fedkalemia-site audit verify', and find out who wrote there before anything else leaves"
-        )
+        text = f"{plural(len(found.findings), 'finding')}, the first: {found.findings[0]}"
+        advice = "run 'fedkalemia-site audit verify SITE', and find out who wrote there"
         return Check("ledger", "failed", text, advice)
-    return Check("ledger", "ok", f"{found.entries} entries, as they were written")
+    return Check(
+        "ledger",
+        "ok",
+        f"{plural(found.entries, 'entry', 'entries')}, as written by the gate",
+    )
 
 
 def _same_secret(site: Site) -> Iterator[Check]:
@@ -235,17 +242,14 @@ def _same_secret(site: Site) -> Iterator[Check]:
 
 
 def versions() -> Iterator[Check]:
-    """Name the versions that run here."""
-    flower, torch = _installed("flwr"), _installed("torch")
-    text = (
-        f"fedkalemia {protocol.software()} (protocol {protocol.VERSION}), flwr {flower}, torch {torch}, "
-        f"Python {platform.python_version()}"
+    """Name the versions that run here, and check that the engine is one the executor works with."""
+    check_engine(USES)
+    yield Check(
+        "versions",
+        "ok",
+        f"fedkalemia {protocol.software()} (protocol {protocol.VERSION}), flwr {_installed('flwr')}, "
+        f"torch {_installed('torch')}, Python {platform.python_version()}",
     )
-    numbers = tuple(int(part) for part in flower.split(".")[:2] if part.isdigit())
-    if not ENGINE[0] <= numbers < ENGINE[1]:
-        yield Check("versions", "failed", text, "install flwr >= 1.41 and < 1.43, as constraints.txt says")
-    else:
-        yield Check("versions", "ok", text)
     unseen = "it comes with the coordinator's hello; where it differs, site.log names both"
     yield Check("coordinator's version", "not checked", unseen)
 

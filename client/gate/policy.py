@@ -19,8 +19,9 @@ from common.errors import ConfigurationError, MaintenanceError, ModelError, Poli
 from common.protocol import ALLOWED, EVALUATE, HELLO, PERSONALIZE, ROUND, failure_code
 
 _ROUNDS = (ROUND, EVALUATE)
-#: Answers of a personalization that count patients, by their last or first part.
-_COUNTS_OF_PATIENTS = ("outcome.", "selected.")
+#: Answers of a personalization that count patients, by their first part; those of strips and beats are not
+#: covered here, because how many patients are behind them does not travel.
+_COUNTS_OF_PATIENTS = ("outcome.", "selected.", "worse-than-generic", "guard.")
 
 
 @dataclass(frozen=True)
@@ -106,12 +107,14 @@ def check_request(policy: PolicySettings, message_type: str, content: RecordDict
 
 
 def clamp(policy: PolicySettings, message_type: str, content: RecordDict) -> RecordDict:
-    """Return the request with what it may ask for: local epochs above the policy's limit are cut to it."""
+    """Return the request with what it may ask for: no more local epochs, no smaller batches than allowed."""
     if message_type not in _ROUNDS:
         return content
     config = content.config_records["config"]
     epochs = min(int(str(config["local-epochs"])), policy.max_local_epochs)
-    return RecordDict({**content, "config": ConfigRecord({**config, "local-epochs": epochs})})
+    batch = max(int(str(config["batch-size"])), policy.min_batch_size)
+    within = {**config, "local-epochs": epochs, "batch-size": batch}
+    return RecordDict({**content, "config": ConfigRecord(within)})
 
 
 def enforce(policy: PolicySettings, message_type: str, request: RecordDict, reply: RecordDict) -> Enforced:

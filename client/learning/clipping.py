@@ -10,8 +10,9 @@ import numpy.typing as npt
 from common.errors import ModelError
 
 Vector = npt.NDArray[np.float32]
-#: The scaled update aims this much, relatively, below the limit: rounding to float32 must not exceed it.
-MARGIN = 1e-6
+#: What the scaled update aims at, as shares of the limit: rounding to float32 must not exceed it. Large weights
+#: round coarsely and need a smaller share; the last one leaves the weights as they arrived.
+SHRINK = (1 - 1e-6, 1 - 1e-3, 0.9, 0.5, 0.1, 1e-2, 1e-4, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +66,8 @@ def clip_update(received: Vector, returned: Vector, limit: float) -> Clipped:
     before = norm = float(np.linalg.norm(update))
     if not np.isfinite(norm):
         raise ModelError("the trained weights hold values that are not finite; lower the learning rate")
-    trainable, target = returned, limit
+    trainable, shrink = returned, iter(SHRINK)
     while norm > limit:
-        target *= 1 - MARGIN
-        trainable = (start + update * (target / before)).astype(np.float32)
+        trainable = (start + update * (next(shrink) * limit / before)).astype(np.float32)
         norm = float(np.linalg.norm(trainable.astype(np.float64) - start))
     return Clipped(trainable, norm, before, limit)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from client.data.beatstore import BeatStore
@@ -24,6 +24,7 @@ from client.learning.models import build_network
 from client.learning.patients import personalize_site
 from client.learning.training import train_generic
 from client.site import Site
+from common.errors import PolicyError
 from common.logs import site_log
 from common.metrics import Flat
 from common.model import ResNet1d
@@ -49,8 +50,9 @@ def federated_round(site: Site, weights: Weights, plan: RoundPlan) -> RoundReply
 
     Raises
     ------
-    PreprocessingError, CohortError, ModelError
-        Before any work, where the request does not fit the site.
+    PreprocessingError, CohortError, ModelError, PolicyError
+        Before any work, where the request does not fit the site, or the site has answered this cohort often
+        enough.
     """
     began = time.monotonic()
     policy = site.settings.policy
@@ -60,6 +62,7 @@ def federated_round(site: Site, weights: Weights, plan: RoundPlan) -> RoundReply
     with opened(site) as factory:
         with factory() as session:
             cohort = cohort_run(session, site, plan.name)
+            _check_answered(session, site, cohort, plan, weights)
             train = generic_strips(site, session, cohort, "train")
             validation = generic_strips(site, session, cohort, "validation")
         row = FederatedRound(round=plan.round, received_sha256=weights.digest())
@@ -80,6 +83,29 @@ def federated_round(site: Site, weights: Weights, plan: RoundPlan) -> RoundReply
             _keep(session, site, plan, cohort, row)
             session.commit()
     return RoundReply(returned, numbers)
+
+
+def _check_answered(session: Session, site: Site, cohort: Run, plan: RoundPlan, weights: Weights) -> None:
+    """Refuse to train for a cohort that has given as many answers as the site's policy allows.
+
+    What counts is what left, not the number that a message gives its round. The same question again is not
+    counted twice.
+    """
+    if not plan.train:
+        return
+    again = (FederatedRound.round == plan.round) & (FederatedRound.received_sha256 == weights.digest())
+    asked = (
+        select(func.count())
+        .select_from(FederatedRound)
+        .join(Run, FederatedRound.run_id == Run.id)
+        .where(Run.cohort_run_id == cohort.id, FederatedRound.returned_sha256.is_not(None), ~again)
+    )
+    limit = site.settings.policy.max_rounds
+    if (answered := session.scalar(asked) or 0) >= limit:
+        raise PolicyError(
+            f"cohort {plan.name!r} of site {site.name} has answered {answered} times with weights; "
+            f"policy.max_rounds is {limit}: raise it, or freeze a new cohort"
+        )
 
 
 def _patients(strips: Sequence[StripRef]) -> int:
@@ -129,7 +155,7 @@ def _keep(session: Session, site: Site, plan: RoundPlan, cohort: Run, row: Feder
     """Store a round; the same round with the same weights replaces its row."""
     run = _federation_run(session, site, plan, cohort)
     known = _stored(session, run, plan.round)
-    if known is not None and known.received_sha256 != row.received_sha256:
+    if known is not None and not _same(known, row):
         # The server began anew: what it did before stays, as a run that did not end.
         finish_run(session, run, status="interrupted")
         run, known = _new_run(session, site, plan, cohort), None
@@ -138,6 +164,12 @@ def _keep(session: Session, site: Site, plan: RoundPlan, cohort: Run, row: Feder
         session.flush()
     row.run_id = run.id
     session.add(row)
+
+
+def _same(known: FederatedRound, row: FederatedRound) -> bool:
+    """Whether a row answers the same question; another answer to the same weights is another question."""
+    trained = (known.returned_sha256, row.returned_sha256)
+    return known.received_sha256 == row.received_sha256 and (None in trained or trained[0] == trained[1])
 
 
 def _federation_run(session: Session, site: Site, plan: RoundPlan, cohort: Run) -> Run:

@@ -9,6 +9,7 @@ import numpy as np
 
 from common.intervals import Interval
 from common.page.words import FigureWords
+from common.wording import plural as plural
 
 #: Shown where a figure does not exist: an en dash, never a zero.
 MISSING = "–"
@@ -40,11 +41,6 @@ def percent(value: float | None, digits: int = 0, signed: bool = False) -> str:
     if value is None or not math.isfinite(value):
         return MISSING
     return decimal(100 * value, digits, signed) + SPACE + "%"
-
-
-def plural(number: int, word: str, many: str | None = None) -> str:
-    """Write a count with its noun: ``1 patient``, ``12 patients``."""
-    return f"{count(number)} {word if number == 1 else many or word + 's'}"
 
 
 def figure_value(value: float | None, words: FigureWords) -> str:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import socket
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from common.doctor import Check, attempt, clock, disk, expiry, health, lines, secret_file, show
-from common.errors import FederationError, IdentityError
+from common.doctor import Check, attempt, disk, expiry, lines, secret_file, show
+from common.errors import IdentityError
+from common.health import NoAnswerError, ask, clock
 from common.identity import read_certificate, write_secret
 from common.logs import PlainReporter, use_reporter
 from server.coordinator import make_coordinator
@@ -24,7 +29,7 @@ def test_a_red_line_carries_its_advice_and_the_lines_are_aligned() -> None:
     shown = list(lines([OK, BAD, Check("x", "not checked", "from here")]))
     assert [line.index(text) for line, text in zip(shown[:2], ("fine", "expired"), strict=True)] == [26, 26]
     assert shown[2].strip() == "-> renew it"
-    assert shown[-1] == "1 ok, 0 warnings, 1 failed"
+    assert shown[-1] == "1 ok, 0 warnings, 1 failed, 1 not checked"
 
 
 @pytest.mark.parametrize("state", ["warning", "failed"])
@@ -53,6 +58,10 @@ def test_an_error_of_a_check_is_a_red_line_and_the_others_go_on() -> None:
     def unreadable() -> Check:
         raise PermissionError(13, "Permission denied", "pki/ca.crt")
 
+    def knows() -> Check:
+        raise IdentityError("ca.crt is missing; put it there")
+
+    assert attempt("ca", knows, "") == [Check("ca", "failed", "ca.crt is missing", "put it there")]
     assert attempt("key", broken, "restore it") == [Check("key", "failed", "the key is gone", "restore it")]
     assert attempt("key", unreadable, "x")[0].text == "pki/ca.crt Permission denied"
     assert attempt("two", lambda: [OK, OK], "x") == [OK, OK]
@@ -86,10 +95,14 @@ def test_the_disk_is_measured_against_both_limits(tmp_path: Path) -> None:
 
 def test_a_clock_that_the_engine_would_refuse_is_red() -> None:
     # The engine takes signatures up to 5 s from the future and 305 s from the past.
-    states = {0.0: "ok", 1.5: "ok", 3: "warning", 6: "failed", -3: "warning", -200: "warning", -310: "failed"}
+    from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE
+
+    assert (SYSTEM_TIME_TOLERANCE, SYSTEM_TIME_TOLERANCE + TIMESTAMP_TOLERANCE) == (5, 305)
+    states = {0.0: "ok", 1.5: "ok", 3: "warning", 6: "failed", -3: "warning", -300: "warning", -310: "failed"}
     assert {ahead: clock(ahead).state for ahead in states} == states
     assert "ahead of" in clock(60).text
     assert "behind" in clock(-60).text
+    assert clock(None).state == "not checked"
 
 
 def test_a_port_where_something_else_listens_does_not_pass_for_the_server(tmp_path: Path) -> None:
@@ -98,7 +111,29 @@ def test_a_port_where_something_else_listens_does_not_pass_for_the_server(tmp_pa
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         port = other.getsockname()[1]
-        with pytest.raises(ConnectionRefusedError):
-            health("127.0.0.1", port, home.authority)
-    with pytest.raises(FederationError, match="does not answer"):
-        health("no.such.host.invalid", 1, home.authority)
+        with pytest.raises(NoAnswerError, match=f"nothing listens on 127.0.0.1:{port}") as raised:
+            ask("127.0.0.1", port, home.authority)
+        assert raised.value.kind == "refused"
+    with pytest.raises(NoAnswerError, match="the name is not known here") as raised:
+        ask("no.such.host.invalid", 1, home.authority)
+    assert raised.value.kind == "unreachable"
+
+
+def test_states_are_coloured_on_a_terminal_only(tmp_path: Path) -> None:
+    script = "from common.doctor import Check, show\nfrom common.logs import *\nimport sys\n"
+    script += "use_reporter(reporter_for(sys.stdout))\n"
+    script += "show([Check('a', 'ok', 'x'), Check('b', 'failed', '[red]y', 'z')])"
+    environment = {**os.environ, "TERM": "xterm-256color"}
+    environment.pop("NO_COLOR", None)
+    ours, theirs = pty.openpty()
+    try:
+        subprocess.run([sys.executable, "-c", script], stdout=theirs, env=environment, timeout=60, check=True)
+        shown = os.read(ours, 10_000).decode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert "\x1b[1;31mfailed" in shown
+    assert "\x1b[32mok" in shown
+    assert "[red]y" in shown
+    plain = subprocess.run([sys.executable, "-c", script], capture_output=True, env=environment, timeout=60)
+    assert b"\x1b" not in plain.stdout

@@ -14,7 +14,9 @@ import pytest
 
 from common.errors import FederationError, IdentityError
 from common.identity import new_node_key, public_line, read_public
-from server.control import Control
+from common.taskloop import check_engine
+from server.bundle import make_bundle
+from server.control import USES, Control, RunInfo, all_pages
 from server.coordinator import Coordinator, make_coordinator
 
 _spec = importlib.util.spec_from_file_location(
@@ -71,6 +73,43 @@ def test_what_the_superlink_refuses_is_a_sentence(home: Coordinator) -> None:
 
 
 @pytest.mark.deployment
+def test_all_runs_are_named_not_only_the_newest_twenty(home: Coordinator) -> None:
+    bundle = make_bundle()
+    with Control(home) as control:
+        began = [control.start_run(bundle, {"name": f"run-{number}"}) for number in range(23)]
+        try:
+            found = control.runs()
+            assert [run.run_id for run in found] == began
+            assert [run.name for run in found] == [f"run-{number}" for number in range(23)]
+            assert [run.run_id for run in control.runs(began[0])] == began[:1]
+            pages = all_pages(lambda limit, skip: control.runs()[::-1][skip : skip + limit], size=10)
+            assert {run.run_id for run in pages} == set(began)
+        finally:
+            for run_id in began:
+                control.stop_run(run_id)
+
+
+def test_pages_are_asked_for_until_one_is_not_full() -> None:
+    runs = [RunInfo(number, "finished", "completed", "", {}, "") for number in range(23)]
+    asked: list[tuple[int, int]] = []
+
+    def page(limit: int, skip: int) -> list[RunInfo]:
+        asked.append((limit, skip))
+        # A run that was submitted meanwhile moves all others one place on.
+        late = [RunInfo(99, "pending", "", "", {}, "")] * (len(asked) > 1)
+        return [*late, *runs][skip : skip + limit]
+
+    assert {run.run_id for run in all_pages(page, size=10)} == set(range(23))
+    assert asked == [(10, 0), (10, 10), (10, 20)]
+    assert all_pages(lambda limit, skip: runs[:20][skip : skip + limit], size=10) == runs[:20]
+    assert all_pages(lambda limit, skip: [], size=10) == []
+
+
+def test_the_installed_engine_has_what_is_used_of_it() -> None:
+    check_engine(USES)
+
+
+@pytest.mark.deployment
 def test_a_superlink_of_another_federation_is_not_trusted(home: Coordinator, tmp_path: Path) -> None:
     other = support.make_home(tmp_path / "other")
     shutil.copy(other.authority, tmp_path / "ca.crt")
@@ -88,6 +127,7 @@ def test_nobody_there_says_where_and_what_to_do(tmp_path: Path) -> None:
         control.nodes()
     assert f"the SuperLink at {home.superlink} cannot be reached" in str(raised.value)
     assert f"fedkalemia-server superlink {home.folder}" in str(raised.value)
+    assert "(connection refused)" in str(raised.value)
     assert "\n" not in str(raised.value)
 
 

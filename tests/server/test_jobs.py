@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from common.config import make_settings
-from common.errors import ConfigurationError, FederationError
+from common.errors import ConfigurationError, FederationError, StorageError
 from common.files import write_json
 from server import pki
 from server.cli import app
@@ -22,6 +24,7 @@ from server.control import Control, RunInfo
 from server.coordinator import Coordinator, make_coordinator
 from server.following import _Lines, check_end
 from server.jobs import Job, _kept, is_done, stored_settings, submit
+from server.lock import alone
 from server.schedule import Selection
 from server.standing import standing
 from server.state import LAST, Story
@@ -203,3 +206,19 @@ def test_without_a_superlink_the_folders_still_tell(home: Coordinator) -> None:
         ("main", "interrupted", 0)
     ]
     assert CliRunner().invoke(app, ["status", str(home.folder), "--json"]).exit_code == 2
+
+
+def test_a_command_that_only_reads_does_not_wait_for_torch() -> None:
+    script = "import sys, server.standing, server.jobs, server.jobs_cli; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], timeout=120, check=True)
+
+
+def test_only_one_command_at_a_time_changes_a_coordinator(tmp_path: Path) -> None:
+    def another() -> None:
+        with alone(tmp_path, 0.1):
+            pass
+
+    with alone(tmp_path), pytest.raises(StorageError, match="another fedkalemia-server command"):
+        another()
+    with alone(tmp_path, 0.1):
+        pass

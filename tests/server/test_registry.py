@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from common.errors import FederationError, IdentityError
 from common.identity import fingerprint, new_node_key, public_line, read_public
 from server.control import Control
 from server.coordinator import Coordinator
+from server.lock import LOCK
 from server.registry import Registered, add, bound, nodes, read_registry, remove, write_registry
 
 _spec = importlib.util.spec_from_file_location(
@@ -118,6 +121,23 @@ def test_another_key_needs_replace_and_then_the_old_one_is_gone(home: Coordinato
 
 
 @pytest.mark.deployment
+def test_sites_that_are_added_at_the_same_time_are_all_kept(home: Coordinator) -> None:
+    names = ("north", "south", "east", "west")
+    start = threading.Barrier(len(names))
+
+    def register(name: str) -> None:
+        with Control(home) as control:
+            start.wait(30)
+            add(control, home.registry, name, new_line())
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(register, names, timeout=120))
+    assert set(read_registry(home.registry)) == set(names)
+    with Control(home) as control:
+        assert set(bound(control, home.registry).values()) == set(names)
+
+
+@pytest.mark.deployment
 def test_one_key_is_one_site(home: Coordinator, control: Control) -> None:
     line = new_line()
     add(control, home.registry, "north", line)
@@ -217,7 +237,8 @@ def test_bad_input_is_one_sentence_and_writes_nothing(tmp_path: Path) -> None:
     ):
         assert sentence in support.refused("site", "add", home.folder, name, key)
     assert "not a coordinator folder" in support.refused("site", "list", tmp_path)
-    assert sorted(path for path in home.folder.rglob("*")) == before
+    after = sorted(path for path in home.folder.rglob("*") if path.name != LOCK)
+    assert after == before
 
 
 def test_without_a_superlink_nothing_changes(tmp_path: Path) -> None:

@@ -157,6 +157,37 @@ def test_clipping_is_measured_from_what_arrived_and_done_once() -> None:
     assert again.trainable is once.trainable
 
 
+@pytest.mark.parametrize("size", [2.0**20, 2.0**40, 3e38])
+def test_clipping_ends_however_coarsely_large_weights_round(size: float) -> None:
+    """Between neighbours of float32 there may be no update short enough: then nothing of it leaves."""
+    received = np.full(1000, size, np.float32)
+    returned = np.nextafter(received, np.float32(0))
+    clipped = clip_update(received, returned, 1e-3)
+    assert clipped.norm == 0.0
+    assert clipped.trainable.tobytes() == received.tobytes()
+    some = clip_update(np.full(4, 2.0**20, np.float32), np.full(4, 2.0**20 + 100, np.float32), 10.0)
+    assert 0 < some.norm <= 10.0
+
+
+@pytest.mark.parametrize(
+    "key", ["worse-than-generic", "guard.decisions", "outcome.personal", "selected.generic"]
+)
+def test_counts_of_fewer_patients_than_the_smallest_cell_keep_a_personalization_back(key: str) -> None:
+    rules = PolicySettings(min_cell=5)
+    with pytest.raises(PolicyError, match=r"policy\.min_cell = 5"):
+        policy.enforce(rules, protocol.PERSONALIZE, asked(), protocol.reply({key: 4}))
+    for shown in (0, 5):
+        assert policy.enforce(rules, protocol.PERSONALIZE, asked(), protocol.reply({key: shown})).notes == ()
+
+
+def test_batches_are_at_least_as_large_as_the_policy_says() -> None:
+    content = asked()
+    given = int(str(content.config_records["config"]["batch-size"]))
+    for least, used in ((2, given), (given + 1, given + 1)):
+        within = policy.clamp(PolicySettings(min_batch_size=least), protocol.ROUND, content)
+        assert within.config_records["config"]["batch-size"] == used
+
+
 def test_weights_that_are_not_finite_do_not_leave() -> None:
     for bad in (flat(np.nan), Weights(flat(0).trainable, np.full(4, np.inf, np.float32))):
         with pytest.raises(ModelError):

@@ -29,7 +29,7 @@ from client.learning.explain import explain_patient
 from client.learning.models import generic_path, load_personal
 from client.learning.rounds import federated_round, personalize_site
 from common import protocol
-from common.errors import CohortError, ModelError, PreprocessingError
+from common.errors import CohortError, ModelError, PolicyError, PreprocessingError
 from common.generic import load_generic
 from common.metrics import Moments
 from common.weights import Weights
@@ -88,6 +88,31 @@ def test_a_federation_that_begins_anew_is_another_run(toy_site: Any, toy_weights
         runs = session.scalars(select(Run).where(Run.kind == "federation").order_by(Run.id)).all()
     assert [run.status for run in runs] == ["interrupted", "running"]
     assert count(toy_site, FederatedRound) == 2
+
+
+def test_what_counts_against_the_limit_of_rounds_is_what_left(toy_site: Any, toy_weights: Weights) -> None:
+    """A coordinator may call every message round 1; the site counts its own answers."""
+    toy = toy_site.with_settings(policy={"max_rounds": 2})
+
+    def scaled(factor: float) -> Weights:
+        return Weights(toy_weights.trainable * np.float32(factor), toy_weights.statistics)
+
+    for factor in (1.0, 0.9):
+        assert federated_round(toy.site, scaled(factor), toy.round(1)).weights is not None
+    with pytest.raises(PolicyError, match=r"answered 2 times with weights; policy\.max_rounds is 2"):
+        federated_round(toy.site, scaled(0.8), toy.round(1))
+    again = federated_round(toy.site, scaled(0.9), toy.round(1))
+    assert again.weights is not None, "the same question again, as after an interruption, is no new answer"
+    assert federated_round(toy.site, scaled(0.8), toy.round(1, train=False)).weights is None
+    assert count(toy, FederatedRound) == 3
+
+
+def test_another_answer_to_the_same_weights_is_another_row(toy_site: Any, toy_weights: Weights) -> None:
+    for seed in (0, 0, 1):
+        federated_round(toy_site.site, toy_weights, replace(toy_site.round(), seed=seed))
+    training = toy_site.round().training.model_copy(update={"learning_rate": 1e-5})
+    federated_round(toy_site.site, toy_weights, replace(toy_site.round(), seed=1, training=training))
+    assert count(toy_site, FederatedRound) == 3
 
 
 def test_an_evaluate_only_round_returns_no_weights(toy_site: Any, toy_weights: Weights) -> None:
