@@ -105,7 +105,7 @@ def _ending(action: Callable[[], object]) -> int:
             return _fail("the disk is full; free some space and run the same command again")
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             return _fail(
-                f"no permission for {error.filename}; give this user the right to it, or choose another folder"
+                f"no permission for {error.filename}; give this user the right, or choose another folder"
             )
         raise
     except Exception as error:  # usage errors of the command line parser carry their own exit code

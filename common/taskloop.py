@@ -31,9 +31,8 @@ if TYPE_CHECKING:  # imported when a loop starts: a command that only reads must
 CLIENT_TASK, AGENT_TASK, SERVER_TASK = "flwr-clientapp", "flwr-agentapp", "flwr-serverapp"
 POLL_S = 0.25
 CHILD_POLL_S = 0.02
-#: How long a child that was told to stop may still take, before it is killed. Flower ends a process 5 s after
-#: it was asked to; a reply that is on its way goes out whole first. Whoever stops this loop waits longer
-#: (``stop_grace_period`` of executor and runner in deploy/services.yml).
+#: What a child told to stop gets before it is killed: Flower ends a process after 5 s, but a reply on its way
+#: goes out whole. Whoever stops this loop waits longer (stop_grace_period in deploy/services.yml).
 STOP_S = 60.0
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 AWAY_LINE_S = 60.0
@@ -270,10 +269,9 @@ def _stops_later() -> Iterator[list[int]]:
     """Hold back that this process is told to stop; act on it at the end.
 
     Between the fork and the lines that know the child, a stop would leave the child behind with its claim; in
-    the child it would unwind the parent's stack. Signals are masked and what comes through is noted, in the
-    list that this gives. The mask alone would not do: the threads of numerical libraries, which Python does
-    not know, take a signal, and Python acts on it in its own thread. Noting alone would not do either: Python
-    drops what reaches a child before its fork has returned; masked, it waits.
+    the child it would unwind the parent's stack. Signals are masked, and what comes through is noted in the
+    list that this gives. The mask alone fails where threads that Python does not know (those of numerical
+    libraries) take a signal; noting alone, because Python drops what reaches a child before fork returned.
     """
     told: list[int] = []
     before = {number: signal.getsignal(number) for number in _STOPS}
@@ -292,12 +290,7 @@ def _stops_later() -> Iterator[list[int]]:
 
 
 def _child(action: Callable[[], int | None], told: Sequence[int]) -> None:
-    """Run in the forked child and never come back.
-
-    Parameters
-    ----------
-    told : signals that were noted until now; with one of them nothing is begun.
-    """
+    """Run in the forked child and never come back; if it was told to stop already, nothing is begun."""
     code = 1
     try:
         threading.excepthook = _thread_ended
@@ -313,10 +306,11 @@ def _child(action: Callable[[], int | None], told: Sequence[int]) -> None:
         # Only the type: the text of an error may say anything, and this goes to the container's log.
         say(f"the task's process failed: {type(error).__name__}")
     finally:
-        with suppress(Exception):
+        try:
             sys.stdout.flush()
             sys.stderr.flush()
-        os._exit(code)
+        finally:  # also where it is told to stop once more: the parent's stack below is never unwound here
+            os._exit(code)
 
 
 def _thread_ended(what: threading.ExceptHookArgs) -> None:

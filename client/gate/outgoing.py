@@ -86,7 +86,7 @@ def entries(
         raise LedgerError(f"{path} cannot be read: {error.strerror}") from error
     except (KeyError, TypeError, ValueError):
         raise LedgerError(
-            f"{path} holds a line that is not as this site's gate wrote it, so it cannot be shown as what left; "
+            f"{path} holds a line that is not as the gate wrote it and cannot be shown as what left; "
             "'fedkalemia-site audit verify' names it"
         ) from None
 

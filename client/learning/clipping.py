@@ -10,8 +10,8 @@ import numpy.typing as npt
 from common.errors import ModelError
 
 Vector = npt.NDArray[np.float32]
-#: What the scaled update aims at, as shares of the limit: rounding to float32 must not exceed it. Large weights
-#: round coarsely and need a smaller share; the last one leaves the weights as they arrived.
+#: What the scaled update aims at, as shares of the limit: rounding to float32 must not exceed it. Large
+#: weights round coarsely and need a smaller share; the last one leaves the weights as they arrived.
 SHRINK = (1 - 1e-6, 1 - 1e-3, 0.9, 0.5, 0.1, 1e-2, 1e-4, 0.0)
 
 

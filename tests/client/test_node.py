@@ -98,7 +98,10 @@ def test_an_unknown_key_is_refused_with_the_nearest(node: Node) -> None:
     for changed, hint in (
         (text.replace("server =", "servre ="), "did you mean 'server'"),
         (text.replace("[node]", "[nodes]"), "did you mean 'node'"),
-        (text.replace('"coordinator.example:8443"', '"coordinator.example"'), "host:port"),
+        (
+            text.replace('"coordinator.example:8443"', '"coordinator.example"'),
+            "node.server: 'coordinator.example' is not HOST:PORT",
+        ),
         (text.replace('"north"', '"Mrs Smith"'), "site name"),
     ):
         node.file.write_text(changed)
@@ -186,6 +189,7 @@ def test_a_port_in_use_is_said_before_the_engine_starts(node: Node) -> None:
         )
     assert done.returncode == 2
     assert f"cannot listen on {node.listen}" in done.stderr
+    assert "--listen" in done.stderr
     assert "Traceback" not in done.stderr
 
 

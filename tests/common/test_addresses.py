@@ -34,8 +34,9 @@ def test_host_and_port_are_told_apart(text: str, host: str, port: int) -> None:
         "", ":", "host", "host:", ":80", "host:0", "host:65536", "host:-1", "host:+80", "host: 80",
         "host:8_0", "host:٨٠", "host:８０", "host:000000080", "https://x:8443", "a b:80", "a\n:80",
         "host:80\n", "a;b:80", "[::1:80", "::1]:80", "::1:80", "[host]:80", "[10.0.0.7]:80", "[]:80",
-        "[[::1]]:80", "[::1]80", "[::1]", '[::1%"; }]:80', "[fe80::1%eth0]:80", "1.2.3:80", "1.2.3.4.5:80", "host:80:90",
-        "user@host:80", "host/x:80", "ｈost:80", "a..b:80", f"{'a' * 64}:80", f"{'a.' * 127}:80", "x\x00:80",
+        "[[::1]]:80", "[::1]80", "[::1]", '[::1%"; }]:80', "[fe80::1%eth0]:80", "1.2.3:80", "1.2.3.4.5:80",
+        "host:80:90", "user@host:80", "host/x:80", "ｈost:80", "a..b:80", f"{'a' * 64}:80",
+        f"{'a.' * 127}:80", "x\x00:80",
     ],
 )  # fmt: skip
 def test_what_is_no_address_is_refused_with_its_place(text: str) -> None:
