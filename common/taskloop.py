@@ -29,8 +29,7 @@ if TYPE_CHECKING:  # imported when a loop starts: a command that only reads must
     from flwr.supercore.runtime import RuntimeHttpClient
 
 CLIENT_TASK, AGENT_TASK, SERVER_TASK = "flwr-clientapp", "flwr-agentapp", "flwr-serverapp"
-POLL_S = 0.25
-CHILD_POLL_S = 0.02
+POLL_S, CHILD_POLL_S = 0.25, 0.02
 #: What a child told to stop gets before it is killed: Flower ends a process after 5 s, but a reply on its way
 #: goes out whole. Whoever stops this loop waits longer (stop_grace_period in deploy/services.yml).
 STOP_S = 60.0
