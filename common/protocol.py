@@ -50,7 +50,8 @@ FAILURES: Mapping[str, str] = {
     "bad_source": "the site cannot read its data",
     "bad_signal": "the site met a signal it cannot process",
     "bad_database": "the site's database is missing, unreachable or of another version",
-    "bad_cohort": "the site has no frozen cohort with both labels for this run",
+    "bad_cohort": "the site has no frozen cohort of this run's name with both labels; it makes one with "
+    "'fedkalemia-site cohort SITE --name RUN'",
     "bad_model": "the weights do not fit the site's model",
     "bad_message": "the site refused the message: a key, type or size is not in the protocol",
     "refused_by_policy": "the site's policy does not allow this",
