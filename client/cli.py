@@ -87,6 +87,8 @@ def init(
     node = make_folders(folder, name=name, server=server, listen=listen, authority=ca)
     line = node.public.read_text(encoding="utf-8").strip()
     say(f"wrote {path}, {node.folder} and {folder / 'gate'}\npublic key of this site: {line}")
+    if not data.is_dir():  # in containers the data are mounted where they are read, not here
+        say(f"warning: there is no folder {data.resolve()} here; 'ingest' needs it")
     say(f"next: fedkalemia-site ingest {folder}")
     say(f"to join a federation, its coordinator runs: fedkalemia-server site add HOME {name} '{line}'")
 

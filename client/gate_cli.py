@@ -34,11 +34,12 @@ def node(
     ] = None,
 ) -> None:
     """Connect this site to the coordinator; needs neither data nor database. Runs until stopped."""
-    from client.node import check_node, load_node, start_node
+    from client.node import check_node, check_server, load_node, start_node
     from common.identity import fingerprint
 
     made = load_node(folder)
     check_node(made, listen, health)
+    check_server(made)
     key = fingerprint(made.public_line)
     say(f"site {made.name}: node for {made.server}, executor at {listen or made.listen}, key {key}")
     # The engine says the same for both, and names neither.

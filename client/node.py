@@ -20,10 +20,13 @@ from common.command import FLOWER_ENVIRONMENT
 from common.config import Section, nearest, read_toml, validated
 from common.errors import ConfigurationError, IdentityError
 from common.files import write_atomic
+from common.health import NoAnswerError, ask
 from common.identity import public_line, read_certificate, read_private, read_secret
 
 LISTEN = "127.0.0.1:9094"
 PROGRAM = "flower-supernode"
+#: OpenSSL's numbers of a certificate that is not valid yet, or no longer.
+_DATES = (9, 10)
 _OTHERWISE = "stop what listens there, or choose another address"
 
 
@@ -105,7 +108,9 @@ def load_node(folder: Path) -> Node:
     values = read_toml(path)
     if unknown := sorted(set(values) - {"node"}):
         raise ConfigurationError(f"{path}: unknown section {unknown[0]!r}{nearest(unknown[0], ['node'])}")
-    section: dict[str, Any] = values.get("node", {})
+    section: Any = values.get("node", {})
+    if not isinstance(section, dict):
+        raise ConfigurationError(f"{path}: node is a section; write [node] and its keys below")
     settings = validated(NodeSettings, section, f"{path}, section node")
     if not SITE_NAME.fullmatch(settings.name):
         raise ConfigurationError(
@@ -150,6 +155,28 @@ def check_node(node: Node, listen: str | None = None, health: str | None = None)
     check_free(listen or node.listen, f"{_OTHERWISE} with --listen and in gate.node_address of site.toml")
     if health:
         check_free(health, f"{_OTHERWISE} with --health")
+
+
+def check_server(node: Node) -> None:
+    """Check that the coordinator is the one whose authority this node trusts, if it answers.
+
+    The engine says the same in many lines. A coordinator that does not answer is no error: the node keeps
+    trying. Neither is one whose certificate is over or not valid yet.
+
+    Raises
+    ------
+    IdentityError
+        If its certificate is of another authority, or for another name.
+    """
+    host, port = split_address(node.server, f"{node.file}: node.server")
+    try:
+        ask(host, port, node.authority)
+    except NoAnswerError as error:
+        if error.kind == "certificate" and error.verify_code not in _DATES:
+            raise IdentityError(
+                f"{error}; put the federation's pki/ca.crt into {node.authority}, or correct node.server in "
+                f"{node.file}"
+            ) from None
 
 
 def node_command(node: Node, listen: str | None = None, health: str | None = None) -> list[str]:

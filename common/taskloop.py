@@ -11,6 +11,7 @@ import importlib
 import inspect
 import os
 import signal
+import ssl
 import sys
 import threading
 import time
@@ -148,7 +149,7 @@ def serve(runtime: Runtime, types: Collection[str], work: Work, *, heartbeat: Pa
     Raises
     ------
     IdentityError
-        If the other side does not accept the secret.
+        If the other side does not accept the secret, or shows a certificate that is not to be trusted.
     FederationError
         If it speaks another protocol.
     KeyboardInterrupt
@@ -184,7 +185,9 @@ class _Source:
 
         try:
             answer = self._client.AcquireTask(self._request)
-        except httpx.TransportError:
+        except httpx.TransportError as error:
+            if (reason := _distrust(error)) is not None:
+                raise self._not_trusted(reason) from None
             self._away("does not answer", "has not answered")
             return None
         except httpx.HTTPStatusError as error:
@@ -207,6 +210,13 @@ class _Source:
             self._said = now
             say(f"{self._runtime.address} {how_long} for {duration(now - self._away_since)}; still asking")
 
+    def _not_trusted(self, reason: str) -> IdentityError:
+        return IdentityError(
+            f"{self._runtime.address} shows a certificate that {self._runtime.root_certificates} did not "
+            f"sign for it ({reason}); put the certificate of this federation's authority there, or have the "
+            "other side's certificate made again by it, with this name"
+        )
+
     def _refused(self, status: int) -> IdentityError | FederationError:
         if status in {401, 403}:
             return IdentityError(
@@ -217,6 +227,15 @@ class _Source:
             f"{self._runtime.address} answers with status {status} when asked for a task; is it a Flower "
             "runtime of the version that constraints.txt names?"
         )
+
+
+def _distrust(error: BaseException | None) -> str | None:
+    """Return why a certificate was refused, if that is at the bottom of a failed connection."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return str(error.verify_message)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _client(runtime: Runtime) -> RuntimeHttpClient:
@@ -242,7 +261,7 @@ def _run(runtime: Runtime, task: Task, token: str, work: Work, heartbeat: Path |
     sys.stderr.flush()
     child = 0
     try:
-        with _stops_later() as told:
+        with stops_later() as told:
             child = os.fork()
             if child == 0:
                 _child(lambda: work(runtime, task, token), told)
@@ -250,7 +269,7 @@ def _run(runtime: Runtime, task: Task, token: str, work: Work, heartbeat: Path |
     except BaseException:  # this process is told to stop: the child first
         if child:
             try:
-                with _stops_later():
+                with stops_later():
                     _stop(child, heartbeat)
             except KeyboardInterrupt:  # told a second time
                 _stop(child, heartbeat)
@@ -264,7 +283,7 @@ def _run(runtime: Runtime, task: Task, token: str, work: Work, heartbeat: Path |
 
 
 @contextmanager
-def _stops_later() -> Iterator[list[int]]:
+def stops_later() -> Iterator[list[int]]:
     """Hold back that this process is told to stop; act on it at the end.
 
     Between the fork and the lines that know the child, a stop would leave the child behind with its claim; in

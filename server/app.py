@@ -20,6 +20,7 @@ from common.files import read_json
 from server.coordinator import Coordinator, load_coordinator
 from server.federation import Federation
 from server.run_config import SETTINGS, read_run_config
+from server.state import heads_of_runs
 
 app = ServerApp()
 
@@ -28,13 +29,14 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run one federation and leave its files in the folder ``out`` of the run configuration."""
     config = read_run_config(context.run_config)
-    names = activations = None
+    names = activations = heads = None
     if config["home"]:
         coordinator = load_coordinator(Path(str(config["home"])))
         folder = coordinator.run_folder(str(config["name"]))
         config |= {"out": str(folder), "settings": _inside(folder, str(config["settings"]))}
         names = _registered(coordinator)
         activations = partial(_activations, coordinator)
+        heads = heads_of_runs(folder.parent)
     Federation(
         grid,
         settings_of(config),
@@ -44,6 +46,7 @@ def main(grid: Grid, context: Context) -> None:
         fresh=bool(config["fresh"]),
         names=names,
         activations=activations,
+        heads=heads,
     ).run()
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,9 +20,9 @@ from server.coordinator import Coordinator
 from server.front import CONFIGURATION, render
 from server.pki import names
 from server.registry import read_registry, unbound
+from server.superlink import DATABASE_ADVICE, database_trouble
 
 PACKAGES = ("fedkalemia", "flwr", "torch")
-DATABASE_WAIT_S = 5.0
 #: The engine's front end must not show these to a site.
 HIDDEN = ("/v1/control/list-runs", "/openapi.json")
 
@@ -137,16 +135,10 @@ def front_files(coordinator: Coordinator, renew: str) -> Check:
 
 def database(path: Path) -> Check:
     """Check that the SuperLink's own state can be written."""
+    if trouble := database_trouble(path):
+        return Check("database", "failed", trouble, DATABASE_ADVICE)
     if not path.exists():
         return Check("database", "ok", f"{path} is not there yet; the SuperLink makes it")
-    try:
-        with closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=DATABASE_WAIT_S)) as link:
-            link.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            link.execute("BEGIN IMMEDIATE")
-            link.rollback()
-    except sqlite3.Error as error:
-        advice = "run as the user that owns it; if it is damaged, move it away and register the sites again"
-        return Check("database", "failed", f"{path}: {error}", advice)
     return Check("database", "ok", f"{path}, {path.stat().st_size / 2**20:.1f} MiB")
 
 

@@ -19,6 +19,8 @@ from common import protocol
 from common.config import Settings
 from common.errors import FederationError, FedkalemiaError, ProtocolError
 from common.logs import LINE_EVERY_S, say
+from server.patience import until
+from server.state import Head
 
 POLL_MIN_S = 0.01
 POLL_MAX_S = 1.0
@@ -28,8 +30,10 @@ JOIN_POLL_S = 0.5
 HELLO_AGAIN_S = 15.0
 #: How often a node's restart is looked for while its answer is waited for, and how long it is given then.
 RESTART_POLL_S, RESTART_GRACE_S = 5.0, 30.0
+#: The engine forgets a message, and the answer that waits for it, when its time is over. The answers that are
+#: there must outlive the wait for the one that never comes, and the time in which they are folded.
+FOLD_S = 600.0
 
-Head = tuple[int, str]
 Activations = Callable[[], Mapping[int, str]]
 
 
@@ -98,7 +102,7 @@ def ask(
     for name in names:
         node, content = requests[name]
         protocol.check(content, message_type, "request")
-        messages.append(Message(content, node, message_type, ttl=timeout_s, group_id=group))
+        messages.append(Message(content, node, message_type, ttl=timeout_s + FOLD_S, group_id=group))
     ids = list(grid.push_messages(messages))
     del messages
     if len(ids) != len(names):
@@ -124,7 +128,8 @@ def _wait(grid: Grid, message_id: str, deadline: float, node: int, restarts: Res
     pause = POLL_MIN_S
     while True:
         try:
-            replies = list(grid.pull_messages([message_id]))
+            with until(deadline):
+                replies = list(grid.pull_messages([message_id]))
         except (httpx.HTTPError, FedkalemiaError):
             raise
         except Exception as error:
@@ -205,7 +210,7 @@ class Sites:
         federation = self._settings.federation
         self._wait_for_nodes(federation.join_timeout_s)
         self.refresh(first=True)
-        missing = self._missing()
+        missing = self.missing()
         if len(self.nodes) < federation.min_sites:
             absent = f"; not connected: {', '.join(missing)}" if missing else ""
             raise FederationError(
@@ -223,7 +228,7 @@ class Sites:
         deadline, said = began + timeout_s, began - LINE_EVERY_S + 2 * JOIN_POLL_S  # silent if nobody waits
         while True:
             self._present = set(self._grid.get_node_ids())
-            missing = self._missing()
+            missing = self.missing()
             enough = len(self._present) >= self._settings.federation.min_sites
             now = time.monotonic()
             if (enough if self._names is None else not missing) or now >= deadline:
@@ -236,7 +241,7 @@ class Sites:
                 )
             time.sleep(min(JOIN_POLL_S, deadline - now))
 
-    def _missing(self) -> list[str]:
+    def missing(self) -> list[str]:
         """Return the names of the registered sites that were not connected when last asked, sorted."""
         return sorted(name for node, name in (self._names or {}).items() if node not in self._present)
 

@@ -34,7 +34,7 @@ from server.aggregation import next_weights
 from server.exchange import Activations, Sites, ask, listed
 from server.replies import Replies, sentences_of
 from server.schedule import Evaluation, Selection, best, learning_rate, select, should_stop
-from server.state import BEST, LAST, STORY, State, Story, load_state, read_story, save_state
+from server.state import BEST, LAST, STORY, Head, State, Story, load_state, read_story, save_state
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ class Federation:
     fresh : forget what is in ``out``.
     names : registered name by node id, where sites are registered; a node may use no other.
     activations : when each node last came online; see ``server.exchange.Restarts``.
+    heads : last known head of each site's ledger, from earlier runs; what comes is compared with it.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Federation:
         fresh: bool = False,
         names: Mapping[int, str] | None = None,
         activations: Activations | None = None,
+        heads: Mapping[str, Head] | None = None,
     ) -> None:
         self.settings, self.out, self.name = settings, out, name
         self._grid, self._personalize, self._fresh = grid, personalize, fresh
@@ -89,7 +91,7 @@ class Federation:
         model = build_model(settings.model, torch_stream(settings.seed, "initial"))
         self._schema = schema_of(model)
         self._state = State(weights=pack(model))
-        self._story = Story(settings, name)
+        self._story = Story(settings, name, heads=dict(heads or {}))
         self._sites = Sites(grid, settings, names, partial(self._story.hear, step="hello"), activations)
         self._identity = {
             "name": name,
@@ -293,7 +295,7 @@ class Federation:
         if story is None:
             return False
         self._story.sites = tuple(story["sites"])
-        self._story.ledgers = story.get("ledgers", {})
+        self._story.go_on_from(story)
         self._story.seconds = {entry["round"]: entry["seconds"] for entry in story["rounds"]}
         selected = story["selected"]
         if not state.trained or selected is None:
@@ -311,6 +313,7 @@ class Federation:
         """Write ``server.json``."""
         self._story.sites = tuple(sorted({*self._story.sites, *self._sites.nodes}))
         self._story.refused = self._sites.refused
+        self._story.absent = tuple(self._sites.missing())
         self._story.write(self.out, self._state)
 
     def _result(self) -> FederationResult:

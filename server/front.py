@@ -22,7 +22,7 @@ import jinja2
 from common.addresses import check_free, split_address
 from common.errors import ConfigurationError, FederationError, IdentityError
 from common.files import storage_errors, write_atomic
-from common.identity import read_certificate, read_private, read_secret
+from server.certificates import check_certificate
 from server.coordinator import Coordinator, load_coordinator
 
 TEMPLATE = Path(__file__).parent / "front.conf.j2"
@@ -30,7 +30,11 @@ CONFIGURATION = "nginx.conf"
 FILES = (CONFIGURATION, "server.crt", "server.key", "ca.crt")
 #: Where containers ask for names; ``front`` takes the machine's own resolver if that is another.
 CONTAINER_RESOLVER = "127.0.0.11"
-MAX_BODY_MB = 600
+#: The engine cuts arrays of any size into objects of 5 MiB, and a body is one object; the SuperLink reads a
+#: body whole before it asks who sends it.
+MAX_BODY_MB = 16
+#: Requests under way from one address. A node has about four; several may come through one gateway.
+MAX_REQUESTS = 32
 #: Where nginx writes in a container, which shares its ``/tmp`` with nobody.
 SCRATCH = "/tmp/fedkalemia-front"
 #: The same, in a coordinator folder on a host.
@@ -54,6 +58,7 @@ def render(coordinator: Coordinator) -> str:
         scratch=SCRATCH,
         ipv6=any(":" in name for name in coordinator.hosts),
         max_body_mb=MAX_BODY_MB,
+        max_requests=MAX_REQUESTS,
     )
 
 
@@ -118,17 +123,7 @@ def check_files(front: Path) -> None:
             raise IdentityError(
                 f"{front / name} is missing; run 'fedkalemia-server pki renew' to write it again"
             )
-    certificate = read_certificate(front / "server.crt")
-    key = read_private(read_secret(front / "server.key"), str(front / "server.key"))
-    if not certificate.belongs_to(key):
-        raise IdentityError(
-            f"{front / 'server.key'} is not the key of {front / 'server.crt'}; run "
-            "'fedkalemia-server pki renew'"
-        )
-    if not certificate.signed_by(read_certificate(front / "ca.crt")):
-        raise IdentityError(
-            f"{front / 'server.crt'} was not signed by {front / 'ca.crt'}; run 'fedkalemia-server pki renew'"
-        )
+    check_certificate(front / "server.crt", front / "server.key", front / "ca.crt")
 
 
 def nginx() -> str:

@@ -52,21 +52,32 @@ def read_registry(path: Path) -> dict[str, Registered]:
     Raises
     ------
     IdentityError
-        If the file is damaged.
+        If the file is damaged or may not be read.
     """
-    if not path.exists():
-        return {}
     try:
+        if not path.exists():
+            return {}
         values = read_json(path)
         if values["version"] != VERSION:
             raise ValueError(f"version {values['version']!r}")
         sites = {name: _registered(name, entry) for name, entry in values["sites"].items()}
+    except OSError as error:  # the folder may not even be looked into
+        raise _unreadable(path, error) from None
     except (StorageError, KeyError, TypeError, AttributeError, ValueError, IdentityError) as error:
+        if isinstance(error.__cause__, OSError):
+            raise _unreadable(path, error.__cause__) from None
         raise IdentityError(
             f"{path} is not a list of sites that this version wrote ({error}); restore it from a copy, or "
             "delete it and run 'fedkalemia-server site add' for each site again"
         ) from None
     return sites
+
+
+def _unreadable(path: Path, error: OSError) -> IdentityError:
+    return IdentityError(
+        f"{path} cannot be read: {(error.strerror or str(error)).lower()}; nothing is wrong with the list "
+        "itself: run as the user that owns it, or give this user the right to read it"
+    )
 
 
 def write_registry(path: Path, sites: Mapping[str, Registered]) -> None:

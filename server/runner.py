@@ -22,6 +22,7 @@ from common.errors import FedkalemiaError
 from common.identity import read_certificate, read_secret
 from common.logs import PlainReporter, say, use_reporter
 from common.taskloop import SERVER_TASK, Runtime, Uses, check_engine, serve
+from server import patience
 from server.coordinator import Coordinator
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ USES: Uses = {
     ),
     f"{_ENGINE}:HttpGrid": ("runtime_api_address", "insecure", "root_certificates", "token"),
     f"{_ENGINE}:HttpGrid._runtime_client": (),
+    **patience.USES,
     **{f"{_ENGINE}:{name}": parameters for name, parameters in _REPLACED.items()},
 }
 
@@ -85,6 +87,8 @@ def _run(runtime: Runtime, task: Task, token: str, *, home: Path) -> int:
     say(f"run {task.run_id} begins")
     try:
         _replace(engine, home)
+        pulling: Any = importlib.import_module(patience.PULLING)
+        pulling.pull_objects = patience.bounded(pulling.pull_objects)
         engine.run_serverapp(
             runtime_api_address=runtime.address,
             log_queue=said,

@@ -10,7 +10,8 @@ Keys of ``server.json``
 format, version : ``fedkalemia-server``, 1
 status, failure : ``running``, ``finished``, ``interrupted`` or ``failed``, with the sentence of the failure
 name, task, preset, seed, settings, settings_sha256, software, protocol : what was run
-sites : names of the sites that take part; ``refused`` : sentence by site or node
+sites : names of the sites that take part; ``refused`` : sentence by site or node; ``absent`` : names of the
+    registered sites that were not connected when last asked (none where sites are not registered)
 rounds : one entry per federated round: ``round``, ``learning_rate``, ``asked`` to train, ``trained``,
     ``answered``, ``failures`` (code by site), ``train_loss``, ``train_patients``, ``train_strips``,
     ``train_beats`` and ``seconds`` (null for rounds before an interruption)
@@ -23,11 +24,14 @@ ledgers : the heads of each site's ledger of what left it, in the order they cam
     ``round``, ``evaluate`` or ``personalize``), the number ``round`` where there is one, ``entries`` and
     ``head``. A site that later cuts or rewrites its ledger cannot make these fit again. Heads of an
     interrupted run are kept; sites without a gate, as in a simulation, have none
+ledger_warnings : sentences by site whose ledger went back, or had another head than before at the same entry,
+    compared with the head that came before in this run or in the coordinator's other runs
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,11 +43,13 @@ from common.checkpoint import load_checkpoint, save_checkpoint
 from common.config import Settings
 from common.errors import ConfigurationError, StorageError
 from common.files import read_json, write_json
+from common.logs import say
 from server.schedule import Evaluation, Selection, kind
 
 if TYPE_CHECKING:  # whoever only reads a story must not wait for torch
     from common.weights import Weights
 
+Head = tuple[int, str]
 FORMAT, VERSION = "fedkalemia-server", 1
 LAST, BEST, STORY = "last.safetensors", "best.safetensors", "server.json"
 
@@ -160,12 +166,30 @@ class Story:
     personalize: dict[str, dict[str, Any]] = field(default_factory=dict)
     personalize_failures: dict[str, str] = field(default_factory=dict)
     ledgers: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    ledger_warnings: dict[str, list[str]] = field(default_factory=dict)
+    absent: tuple[str, ...] = ()
+    heads: dict[str, Head] = field(default_factory=dict)
 
     def hear(self, site: str, head: tuple[int, str] | None, step: str, number: int | None = None) -> None:
-        """Keep the head of a site's ledger that came with its answer, if one did."""
-        if head is not None:
-            where = {"step": step} if number is None else {"step": step, "round": number}
-            self.ledgers.setdefault(site, []).append({**where, "entries": head[0], "head": head[1]})
+        """Keep the head of a site's ledger that came with its answer, if one did.
+
+        A ledger only grows: one that does not fit the head before is said, and kept as a warning. From then
+        on the new head is what the next one is compared with, so that each break is said once.
+        """
+        if head is None:
+            return
+        where = {"step": step} if number is None else {"step": step, "round": number}
+        self.ledgers.setdefault(site, []).append({**where, "entries": head[0], "head": head[1]})
+        if warning := broken(site, self.heads.get(site), head):
+            say(warning)
+            self.ledger_warnings.setdefault(site, []).append(warning)
+        self.heads[site] = head
+
+    def go_on_from(self, story: Mapping[str, Any]) -> None:
+        """Take over what an interrupted run of this federation has heard of the sites' ledgers."""
+        self.ledgers = story.get("ledgers", {})
+        self.ledger_warnings = story.get("ledger_warnings", {})
+        self.heads = {**last_heads(story), **self.heads}
 
     def write(self, out: Path, state: State | None) -> None:
         """Write ``server.json``."""
@@ -191,6 +215,7 @@ class Story:
             "protocol": protocol.VERSION,
             "sites": list(self.sites),
             "refused": dict(self.refused),
+            "absent": list(self.absent),
             "rounds": [{**asdict(entry), "seconds": self.seconds.get(entry.round)} for entry in rounds],
             "evaluations": [
                 {"loss": entry.loss, **_without(asdict(entry), "loss_total")} for entry in evaluations
@@ -201,6 +226,7 @@ class Story:
             "personalize": self.personalize,
             "personalize_failures": self.personalize_failures,
             "ledgers": self.ledgers,
+            "ledger_warnings": self.ledger_warnings,
         }
         write_json(out / STORY, story)
 
@@ -225,6 +251,43 @@ def story_of(out: Path) -> dict[str, Any] | None:
         return None
     needed = {"status", "failure", "rounds", "sites", "settings", "settings_sha256", "personalize"}
     return story if isinstance(story, dict) and needed <= set(story) else None
+
+
+def broken(site: str, before: Head | None, head: Head) -> str | None:
+    """Return the sentence for a ledger whose head does not fit the one before; None if it may have grown."""
+    if before is None or head[0] > before[0] or head == before:
+        return None
+    if head[0] < before[0]:
+        what = f"went back from entry {before[0]} to {head[0]}"
+    else:
+        what = f"has another head at entry {head[0]} than before"
+    return f"ledger of {site} {what}: ask the site to run 'fedkalemia-site audit verify'"
+
+
+def last_heads(story: Mapping[str, Any]) -> dict[str, Head]:
+    """Return the last head of each site's ledger that a story holds."""
+    heads = {}
+    for site, held in story.get("ledgers", {}).items():
+        if held:
+            heads[site] = (int(held[-1]["entries"]), str(held[-1]["head"]))
+    return heads
+
+
+def heads_of_runs(folder: Path) -> dict[str, Head]:
+    """Return the last head of each site's ledger that came in any run in a folder of runs.
+
+    The runs are told apart by when their stories were written last; one that cannot be read is passed over.
+    """
+    written = []
+    for path in folder.glob(f"*/{STORY}"):
+        with suppress(OSError):
+            written.append((path.stat().st_mtime_ns, path))
+    heads: dict[str, Head] = {}
+    for _, path in sorted(written):
+        if story := story_of(path.parent):
+            with suppress(AttributeError, KeyError, TypeError, ValueError):
+                heads |= last_heads(story)
+    return heads
 
 
 def _tuples(entry: Mapping[str, Any]) -> dict[str, Any]:

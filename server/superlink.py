@@ -7,15 +7,25 @@ belongs on loopback or on a network of the coordinator alone; sites reach it thr
 from __future__ import annotations
 
 import os
+import sqlite3
 import sys
+from contextlib import closing
+from pathlib import Path
 
 from common.addresses import check_free, engine_program, split_address
 from common.command import FLOWER_ENVIRONMENT
-from common.identity import read_certificate, read_secret
+from common.errors import StorageError
+from common.identity import read_secret
+from server.certificates import check_certificate
 from server.coordinator import Coordinator
 
 #: What the SuperLink writes is for the coordinator's own user only.
 PRIVATE_UMASK = 0o077
+DATABASE_WAIT_S = 5.0
+DATABASE_ADVICE = (
+    "run as the user that owns it; if it is damaged, restore it from a copy, or move it away and register "
+    "the sites again"
+)
 _OTHER = "stop what uses it, or give another address with {option} HOST:PORT"
 
 
@@ -33,14 +43,16 @@ def superlink_command(
     Raises
     ------
     IdentityError
-        If a certificate, the key or the secret is missing or cannot be read.
+        If a certificate, the key or the secret is missing or cannot be read, or they do not belong together.
+    StorageError
+        If the database is there and cannot be used.
     ConfigurationError
         If an address is none, or something else listens there.
     """
-    for certificate in (coordinator.authority, coordinator.certificate):
-        read_certificate(certificate)
-    for secret in (coordinator.key, coordinator.secret):
-        read_secret(secret)
+    check_certificate(coordinator.certificate, coordinator.key, coordinator.authority)
+    read_secret(coordinator.secret)
+    if trouble := database_trouble(coordinator.database):
+        raise StorageError(f"{trouble}; {DATABASE_ADVICE}")
     address = listen or coordinator.superlink
     host, port = split_address(address, "--listen" if listen else "superlink in server.toml")
     check_free(address, _OTHER.format(option="--listen"))
@@ -61,12 +73,28 @@ def superlink_command(
     return command
 
 
+def database_trouble(path: Path) -> str | None:
+    """Return what keeps the SuperLink's own state from being used, None for nothing."""
+    try:
+        if not path.exists():
+            return None  # the SuperLink makes it
+        with closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=DATABASE_WAIT_S)) as link:
+            link.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            link.execute("BEGIN IMMEDIATE")
+            link.rollback()
+    except OSError as error:
+        return f"{path}: {error.strerror or error}"
+    except sqlite3.Error as error:
+        return f"{path}: {error}"
+    return None
+
+
 def run_superlink(coordinator: Coordinator, listen: str | None = None, health: str | None = None) -> None:
     """Become the SuperLink: this process is replaced and does not come back.
 
     Raises
     ------
-    IdentityError, ConfigurationError
+    IdentityError, StorageError, ConfigurationError
         See ``superlink_command``.
     """
     command = superlink_command(coordinator, listen, health)

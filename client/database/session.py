@@ -31,6 +31,10 @@ _UPGRADE = "'fedkalemia-site database upgrade SITE'"
 _INGEST = "'fedkalemia-site ingest SITE'"
 
 
+class EmptyDatabaseError(DatabaseError):
+    """The site database is within reach and holds nothing yet, or its file is still to be made."""
+
+
 def open_database(url: str) -> Engine:
     """Open an existing site database.
 
@@ -40,8 +44,10 @@ def open_database(url: str) -> Engine:
 
     Raises
     ------
+    EmptyDatabaseError
+        If there is no database yet, or it has no tables.
     DatabaseError
-        If the database is missing, unreachable, or of another schema version than this code needs.
+        If it is unreachable, or of another schema version than this code needs.
     StorageError
         If it lies where it cannot be read or written.
     """
@@ -50,7 +56,8 @@ def open_database(url: str) -> Engine:
         with engine.connect() as connection:
             found = _version(connection)
         if found != SCHEMA_VERSION:
-            raise DatabaseError(_version_sentence(engine.url, found))
+            kind = DatabaseError if found else EmptyDatabaseError
+            raise kind(_version_sentence(engine.url, found))
     except BaseException:
         engine.dispose()
         raise
@@ -129,7 +136,7 @@ def _engine(url: str, *, must_exist: bool) -> Engine:
     parsed = _parse(url)
     if parsed.get_backend_name() == "sqlite":
         if must_exist and not Path(str(parsed.database)).is_file():
-            raise DatabaseError(f"there is no site database at {parsed.database}; run {_INGEST} first")
+            raise EmptyDatabaseError(f"there is no site database at {parsed.database}; run {_INGEST} first")
         engine = create_engine(
             parsed, json_serializer=_to_json, connect_args={"timeout": float(BUSY_TIMEOUT_S)}
         )

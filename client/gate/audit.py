@@ -1,8 +1,8 @@
 """The egress ledger, checked: whether it is as its gate wrote it, and agrees with what others were told.
 
 The chain and the HMACs find entries that were changed, removed, inserted or moved; the head finds an end that
-was cut. Somebody who puts back an older ledger together with its older head is found by anchors only: the
-heads that replies carried to the coordinator.
+was cut; a head that is gone is found as well. Somebody who puts back an older ledger together with its older
+head is found by anchors only: the heads that replies carried to the coordinator.
 """
 
 from __future__ import annotations
@@ -110,32 +110,36 @@ def examine(ledger: Ledger, anchors: Iterable[Head] = ()) -> Examination:
     """
     out = Examination()
     wanted = list(anchors)
+    walk = _Walk(ledger, out, {anchor.entries for anchor in wanted})
     try:
         with _shared(ledger.path) as file:
-            try:
-                head = ledger.read_head()
-            except FileNotFoundError:
-                head = None
-            except LedgerError:
-                out.found(0, 0, CHANGED)
-                head = None
-            walk = _Walk(ledger, out, {anchor.entries for anchor in wanted})
+            head = _head(ledger, out)
             committed = head.size if head and head.size is not None else os.fstat(file.fileno()).st_size
             for line in _lines(file, committed, out.notes):
                 walk.step(line)
             walk.end()
-    except FileNotFoundError:
-        if ledger.head_path.exists():
+    except FileNotFoundError:  # so it is before the first entry
+        head = _head(ledger, out)
+        if head is not None and head.entries:
             out.found(0, 0, f"{ledger.path} is gone, its head is still there")
-        walk, head = _Walk(ledger, out, set()), None
+            head = None
     except OSError as error:
         raise LedgerError(f"{ledger.path} cannot be read: {error.strerror}") from error
     if head is not None:
         _check_head(head, walk, out)
-    elif out.entries and not any(finding.first == 0 for finding in out.findings):
-        out.found(0, 0, "missing: whether the end was cut cannot be said")
     _check_anchors(wanted, walk, out)
     return out
+
+
+def _head(ledger: Ledger, out: Examination) -> Head | None:
+    """Return the head, None with a finding if it is not there or not the gate's."""
+    try:
+        return ledger.read_head()
+    except FileNotFoundError:
+        out.found(0, 0, "missing, though it was made with the key: whether entries are gone cannot be said")
+    except LedgerError:
+        out.found(0, 0, CHANGED)
+    return None
 
 
 class _Walk:

@@ -13,7 +13,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from copy import copy
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -27,7 +27,9 @@ from flwr.common.serde import message_from_proto
 from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.proto.message_pb2 import Metadata as MetadataProto
 from flwr.supercore.runtime import RuntimeHttpClient
+from httpx import HTTPError
 
+from client.database.session import EmptyDatabaseError, open_database
 from client.gate.alive import HEARTBEAT
 from client.gate.code import App, bundle_digest, check_bundle, load, local_app
 from client.gate.door import leave
@@ -42,7 +44,16 @@ from common.files import write_atomic
 from common.identity import read_secret
 from common.logs import say, site_log
 from common.protocol import ALLOWED, HELLO, check, failure
-from common.taskloop import AGENT_TASK, CLIENT_TASK, Runtime, Uses, check_engine, engine_lacks, serve
+from common.taskloop import (
+    AGENT_TASK,
+    CLIENT_TASK,
+    Runtime,
+    Uses,
+    check_engine,
+    engine_lacks,
+    serve,
+    stops_later,
+)
 
 if TYPE_CHECKING:
     from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PullAppMessagesResponse
@@ -90,7 +101,8 @@ def run_executor(folder: Path, node_address: str | None = None) -> None:
     Raises
     ------
     FedkalemiaError
-        Before anything is answered: the site folder, the secret, the ledger or the engine is not right.
+        Before anything is answered: the site folder, the secret, the ledger, the database or the engine is
+        not right.
     KeyboardInterrupt
         When told to stop.
     """
@@ -98,6 +110,7 @@ def run_executor(folder: Path, node_address: str | None = None) -> None:
     address = node_address or site.gate.node_address
     runtime = Runtime(address, read_secret(site.gate_folder / SECRET))
     ledger_of(site.gate_folder)
+    check_database(site)
     prepare(site)
     say(f"site {site.name}: ready; code: {site.gate.code}, node: {address}")
     serve(
@@ -106,6 +119,22 @@ def run_executor(folder: Path, node_address: str | None = None) -> None:
         lambda runtime, task, token: answer(site, runtime, task, token),
         heartbeat=site.gate_folder / HEARTBEAT,
     )
+
+
+def check_database(site: Site) -> None:
+    """Open the site database once: one that is out of reach ends this, one that is still empty is said.
+
+    Where a site is set up in containers, its executor may run before anything was ingested.
+
+    Raises
+    ------
+    DatabaseError, StorageError
+        If the database cannot be reached, or is of another schema version.
+    """
+    try:
+        open_database(site.database_url).dispose()
+    except EmptyDatabaseError as error:
+        say(f"warning: {error}; until then every round is answered with a failure")
 
 
 def prepare(site: Site) -> None:
@@ -173,6 +202,7 @@ class _Answer:
     task: Task
     request: Message | None = None
     app: App | None = None
+    unreadable: str = ""
     tried: bool = False
     left: bool = False
     real: dict[str, Callable[..., Any]] = field(default_factory=dict)
@@ -193,8 +223,16 @@ class _Answer:
 
     def pull(self, client: RuntimeHttpClient) -> tuple[Message, Context, Run, Fab]:
         """Fetch the message, and choose what answers it before anything of it is used."""
-        self._keep_envelope(client)
-        message, context, run, fab = self.real["pull_task_input"](client)
+        with ExitStack() as held:
+            # The node answers for a process that died only what that process had fetched; a task that is
+            # begun and whose message is not fetched blocks it. Told to stop in between, this fetches first.
+            held.enter_context(stops_later())
+            self._keep_envelope(client, held)
+            try:
+                message, context, run, fab = self.real["pull_task_input"](client)
+            except Exception as error:
+                self._not_read(error)
+                raise
         self.request = message
         try:
             message.content = self._admitted(message, fab.content)
@@ -210,8 +248,8 @@ class _Answer:
         context.state = RecordDict()
         return message, context, run, fab
 
-    def _keep_envelope(self, client: RuntimeHttpClient) -> None:
-        """Know what is asked before its content has arrived: told to stop meanwhile, this must answer."""
+    def _keep_envelope(self, client: RuntimeHttpClient, held: ExitStack) -> None:
+        """Know what is asked before its content has arrived: from then on this answers if told to stop."""
         ask = client.PullMessages
 
         def pull_messages(request: PullAppMessagesRequest) -> PullAppMessagesResponse:
@@ -219,13 +257,26 @@ class _Answer:
             for message, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
                 self.request = message_from_proto(message)
                 self.request.metadata.__dict__["_message_id"] = tree.object_id
+            held.close()  # a stop that was held back is acted on here
             return answer
 
         client.PullMessages = pull_messages  # type: ignore[method-assign]
 
-    def _refuse(self, code: str, why: str) -> None:
+    def _not_read(self, error: Exception) -> None:
+        """Keep with which code a message is answered whose content did not arrive as it was sent."""
+        if self.request is None:
+            return
+        lost = isinstance(error, HTTPError)
+        self.unreadable = "site_error" if lost else ProtocolError.code
+        why = "the node did not hand it out" if lost else "it is not what its sender announced"
+        self._tell(self.unreadable, f"the message's content cannot be read: {why} ({type(error).__name__})")
+
+    def _tell(self, code: str, why: str) -> None:
         self._log().error("refused (%s): %s", code, why)
         say(f"refused ({code}): {why}")
+
+    def _refuse(self, code: str, why: str) -> None:
+        self._tell(code, why)
         self.app = lambda message, _: Message(failure(code), reply_to=message)
 
     def _admitted(self, message: Message, bundle: bytes) -> RecordDict:
@@ -282,15 +333,16 @@ class _Answer:
     ) -> None:
         """Tell the node that the task is over.
 
-        A task that ends without a reply would leave the node waiting for ever. If this process is told to
-        stop before it has answered, it answers that. If even that may not leave, the task is not reported as
-        over: its claim runs out and the node answers with an error of its own.
+        A task that ends without a reply would leave the node waiting for ever. If the message could not be
+        read, or this process is told to stop before it has answered, it answers that. If even that may not
+        leave, the task is not reported as over: its claim runs out and the node answers with an error of its
+        own.
         """
         if not self.tried and self.request is not None:
-            to = self.request.metadata
+            to, code = self.request.metadata, self.unreadable or "interrupted"
             own = Context(to.run_id, to.dst_node_id, {}, RecordDict(), {})
             with suppress(Exception):
-                self.push(client, Message(failure("interrupted"), reply_to=self.request), own)
+                self.push(client, Message(failure(code), reply_to=self.request), own)
         if self.left:
             self.real["push_task_output"](client, None, sub_status, DETAILS if details else "")
 

@@ -6,6 +6,7 @@ registered, or a ledger's key, could not be had back.
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -62,7 +63,9 @@ def make_folders(
         with storage_errors(place):
             place.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
             os.chmod(place, FOLDER_MODE)  # noqa: PTH101
-    write_atomic(node.file, f'[node]\nname = "{name}"\nserver = "{server}"\nlisten = "{listen}"\n')
+    values = {"name": name, "server": server, "listen": listen}
+    # JSON strings are TOML strings.
+    write_atomic(node.file, "".join(["[node]\n", *(f"{k} = {json.dumps(v)}\n" for k, v in values.items())]))
     if not node.key.exists():
         write_secret(node.key, new_node_key())
     write_public(node)

@@ -3,7 +3,8 @@
 ``gate/ledger.jsonl`` holds one canonical JSON object per line. Each carries the SHA-256 of the line before it
 and an HMAC-SHA256 with the key in ``gate/ledger.key``. ``gate/ledger.head`` says, under the same key, how
 many entries there are, the last one's digest and how long the file is: an entry is appended without reading
-those before it, and a cut end shows. Reading and checking is in ``client.gate.audit``.
+those before it, and a cut end shows. It is made with the key, for no entries: that it is gone shows as well.
+Reading and checking is in ``client.gate.audit``.
 
 Order of a write: entry, flush to the disk, head, flush, and only then the reply. A process that dies in
 between leaves an entry without a reply, never a reply without an entry. What it can leave behind is repaired
@@ -29,7 +30,7 @@ from flwr.app import RecordDict
 
 from client.gate.entry import canonical, described, digest_of, parsed, size_of, stamp
 from common.errors import LedgerError, StorageError
-from common.files import write_atomic
+from common.files import storage_errors, write_atomic
 from common.identity import new_secret, open_to_others, write_secret
 
 KEY_NAME, ENTRIES_NAME, HEAD_NAME = "ledger.key", "ledger.jsonl", "ledger.head"
@@ -100,7 +101,7 @@ class Ledger:
         """
         try:
             with self._locked() as handle:
-                head = self._mend(handle, self._read_head(os.fstat(handle).st_size))
+                head = self._mend(handle, self._whole_head(os.fstat(handle).st_size))
                 return self._add(handle, head, fields)
         except (OSError, StorageError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
@@ -140,17 +141,16 @@ class Ledger:
         finally:
             os.close(handle)
 
-    def _read_head(self, size: int) -> Head:
+    def _whole_head(self, size: int) -> Head:
         try:
             head = self.read_head()
         except FileNotFoundError:
-            if size:
-                raise LedgerError(
-                    f"{self.head_path} is missing although {self.path} has entries; nothing leaves this "
-                    "site until it is restored: see 'fedkalemia-site audit verify'"
-                ) from None
-            # Written before the first entry: from then on a missing head means that somebody removed it.
-            return self._write_head(Head(0, NOTHING, 0))
+            # Written with the key, before any entry: it can only have been removed.
+            raise LedgerError(
+                f"{self.head_path} is missing; nothing leaves this site until ledger and head are restored "
+                f"from a copy. Only if this site has never sent a reply: move {KEY_NAME} away and run "
+                "'fedkalemia-site init' as the first time, which makes key and head anew"
+            ) from None
         if head.size is None or size < head.size:
             raise LedgerError(
                 f"{self.path} is shorter than its head says: its end was cut; nothing leaves this site until "
@@ -180,7 +180,8 @@ class Ledger:
                 "this site until it is restored: see 'fedkalemia-site audit verify'"
             ) from None
 
-    def _write_head(self, head: Head) -> Head:
+    def write_head(self, head: Head) -> Head:
+        """Write the head and return it; ``StorageError`` if that cannot be done."""
         values = {"entries": head.entries, "digest": head.digest, "size": head.size}
         write_atomic(self.head_path, canonical({**values, "mac": self.sealed(values)}) + b"\n")
         return head
@@ -198,7 +199,7 @@ class Ledger:
         if rest:
             raise self._foreign()
         if end and self.follows(line, head):
-            return self._write_head(Head(head.entries + 1, digest_of(line), size))
+            return self.write_head(Head(head.entries + 1, digest_of(line), size))
         # It was never flushed, so nothing left after it.
         os.ftruncate(handle, begin)
         torn = {"bytes": len(tail), "sha256": digest_of(tail)}
@@ -231,7 +232,7 @@ class Ledger:
             while data:
                 data = data[os.write(handle, data) :]
             os.fsync(handle)
-            return self._write_head(Head(head.entries + 1, digest_of(line), begin + len(line) + 1))
+            return self.write_head(Head(head.entries + 1, digest_of(line), begin + len(line) + 1))
         except (OSError, StorageError):
             os.ftruncate(handle, begin)  # a full disk lets a file shrink; what is left is what was there
             raise
@@ -261,9 +262,10 @@ def ledger_of(gate_folder: Path) -> Ledger:
 
 
 def make_key(gate_folder: Path) -> Path:
-    """Make the ledger's key, readable by its owner only. A key that is there stays.
+    """Make the ledger's key, readable by its owner only, and the head of no entries; one that is there stays.
 
-    An empty file is no key: it is replaced as long as there are no entries.
+    From then on a missing head means that somebody removed it. An empty file is no key: it is replaced as
+    long as there are no entries, nor a head that counts any.
 
     Raises
     ------
@@ -275,13 +277,26 @@ def make_key(gate_folder: Path) -> Path:
     path = gate_folder / KEY_NAME
     if path.exists() and path.stat().st_size:
         return path
-    if (gate_folder / ENTRIES_NAME).exists():
+    key = new_secret()
+    ledger = Ledger(gate_folder, key)
+    if (ledger.path.exists() and ledger.path.stat().st_size) or _counts_entries(ledger.head_path):
         raise LedgerError(
-            f"{gate_folder / ENTRIES_NAME} has entries but {path} is gone or empty; restore the key, or move "
+            f"{ledger.path} has, or had, entries but {path} is gone or empty; restore the key, or move "
             "the ledger and its head to an archive to begin a new one"
         )
-    write_secret(path, new_secret())
+    with storage_errors(gate_folder):
+        gate_folder.mkdir(parents=True, exist_ok=True)
+    ledger.write_head(Head(0, NOTHING, 0))  # first: a process that ends here leaves no key, and is run again
+    write_secret(path, key)
     return path
+
+
+def _counts_entries(head: Path) -> bool:
+    """Say whether a head, of whatever key, is anything but that of an empty ledger."""
+    if not head.exists():
+        return False
+    values = parsed(head.read_bytes().removesuffix(b"\n"))
+    return values is None or values.get("entries") != 0
 
 
 def record(

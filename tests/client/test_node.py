@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import stat
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,12 +21,12 @@ from typer.testing import CliRunner
 from client.cli import app
 from client.gate.alive import check_alive
 from client.gate.folders import make_folders, renew_key
-from client.node import Node, check_node, load_node, node_command
+from client.node import Node, check_node, check_server, load_node, node_command
 from client.site import load_site, write_site_file
 from common.errors import ConfigurationError, FedkalemiaError, IdentityError
 from common.identity import public_line, read_public
 from server import pki
-from server.coordinator import make_coordinator
+from server.coordinator import Coordinator, make_coordinator
 
 COMMAND = Path(sys.executable).parent / "fedkalemia-site"
 
@@ -103,6 +107,7 @@ def test_an_unknown_key_is_refused_with_the_nearest(node: Node) -> None:
             "node.server: 'coordinator.example' is not HOST:PORT",
         ),
         (text.replace('"north"', '"Mrs Smith"'), "site name"),
+        ("node = 3\n", r"node is a section; write \[node\]"),
     ):
         node.file.write_text(changed)
         with pytest.raises(ConfigurationError, match=hint):
@@ -193,6 +198,59 @@ def test_a_port_in_use_is_said_before_the_engine_starts(node: Node) -> None:
     assert "Traceback" not in done.stderr
 
 
+@contextmanager
+def greeting(coordinator: Coordinator, host: str = "127.0.0.1") -> Iterator[str]:
+    """Listen with the certificate of a front end and shake hands with whoever comes."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(coordinator.certificate, coordinator.key)
+    with socket.create_server((host, 0)) as listener:
+        listener.settimeout(60)
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    plain, _ = listener.accept()
+                    plain.settimeout(10)
+                    with suppress(OSError), plain, context.wrap_socket(plain, server_side=True) as tls:
+                        tls.recv(4096)
+                        tls.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f":{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(60)
+
+
+def test_a_coordinator_of_another_authority_or_name_is_refused_before_the_engine_starts(
+    node: Node, tmp_path: Path
+) -> None:
+    ours = make_coordinator(tmp_path / "ours", ("localhost",))
+    pki.init(ours)
+    with greeting(ours) as port:
+        other = replace(node, server=f"localhost{port}")
+        with pytest.raises(IdentityError, match=r"pki/ca.crt"):
+            check_server(other)
+        node.file.write_text(node.file.read_text().replace(node.server, other.server))
+        command = [COMMAND, "node", str(node.folder)]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert "did not sign for it" in done.stderr
+        assert "Traceback" not in done.stderr
+        node.authority.write_bytes(ours.authority.read_bytes())
+        check_server(other)
+    with greeting(ours, "127.0.0.2") as port, pytest.raises(IdentityError, match=r"or correct node\.server"):
+        check_server(replace(node, server=f"127.0.0.2{port}"))
+
+
+def test_a_coordinator_that_does_not_answer_is_no_reason_not_to_start(node: Node) -> None:
+    check_server(replace(node, server=f"127.0.0.1:{free_port()}"))
+    check_server(replace(node, server="nowhere.invalid:8443"))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        check_server(replace(node, server=f"127.0.0.1:{silent.getsockname()[1]}"))
+
+
 def test_init_prints_the_public_key_and_what_to_run(tmp_path: Path, authority: Path) -> None:
     folder = tmp_path / "north"
     arguments = [
@@ -213,9 +271,20 @@ def test_init_prints_the_public_key_and_what_to_run(tmp_path: Path, authority: P
     assert load_node(folder / "node").listen == "0.0.0.0:9095"
 
 
+def test_init_warns_where_there_are_no_data_yet(tmp_path: Path) -> None:
+    words = ("init", "--name", "north", "--data")
+    for data, warned in ((tmp_path / "nowhere", True), (tmp_path, False)):
+        command = [COMMAND, *words, str(data), str(tmp_path / f"site-{warned}")]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+        assert (f"warning: there is no folder {data} here" in done.stdout) is warned
+
+
 @pytest.mark.parametrize(
     "wrong",
-    [["--server", "coordinator"], ["--listen", "9094"], ["--node-address", "x:y"], ["--ca", "/nowhere"]],
+    [
+        *(["--server", "coordinator"], ["--listen", "9094"], ["--node-address", "x:y"], ["--ca", "/nowhere"]),
+        *([option, 'x"y:443'] for option in ("--server", "--listen", "--node-address")),
+    ],
 )
 def test_a_wrong_option_leaves_nothing_behind(tmp_path: Path, wrong: list[str]) -> None:
     folder = tmp_path / "north"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -23,8 +24,10 @@ from flwr.proto.runtime_pb2 import AcquireTaskRequest, AcquireTaskResponse
 from flwr.proto.task_pb2 import Task
 
 from common import taskloop
-from common.errors import ConfigurationError
+from common.errors import ConfigurationError, IdentityError
 from common.taskloop import CLIENT_TASK, check_engine
+from server import pki
+from server.coordinator import make_coordinator
 
 LOOP = """
 import os, signal, sys, threading, time
@@ -113,6 +116,10 @@ class Node:
         self.port = int(self._server.server_address[1])
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
+
+    def over(self, context: ssl.SSLContext) -> None:
+        """Speak TLS from now on."""
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
 
     def close(self) -> None:
         self._server.shutdown()
@@ -254,6 +261,24 @@ def test_while_the_other_side_is_away_it_goes_on_asking(start: Start, tmp_path: 
     assert code == 143
     assert out.count("asking again until it does") == 1
     assert "is back after" in out
+
+
+def test_a_certificate_of_another_authority_is_not_asked_again(tmp_path: Path) -> None:
+    ours, theirs = (make_coordinator(tmp_path / name, ("localhost",)) for name in ("ours", "theirs"))
+    for coordinator in (ours, theirs):
+        pki.init(coordinator)
+    node = Node()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(theirs.certificate, theirs.key)
+    node.over(context)
+    try:
+        trusted = taskloop.Runtime(f"localhost:{node.port}", b"x" * 32, theirs.authority)
+        assert taskloop._Source(trusted, [CLIENT_TASK]).acquire() is not None
+        refused = taskloop.Runtime(f"localhost:{node.port}", b"x" * 32, ours.authority)
+        with pytest.raises(IdentityError, match=r"ca\.crt did not sign for it \("):
+            taskloop._Source(refused, [CLIENT_TASK]).acquire()
+    finally:
+        node.close()
 
 
 @pytest.mark.parametrize(("status", "sentence"), [(401, "does not accept the secret"), (404, "status 404")])

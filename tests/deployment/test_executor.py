@@ -7,14 +7,17 @@ over the SuperLink.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import importlib.util
 import json
 import os
 import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from flwr.cli.build import build_fab_from_files
 from flwr.common.serde import run_from_proto
 from flwr.proto.control_pb2 import StartRunRequest
 from flwr.proto.fab_pb2 import Fab
+from flwr.proto.message_pb2 import PullObjectResponse
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
 from flwr.supercore.task_identity import TaskIdentity
@@ -46,6 +50,7 @@ pytestmark = [pytest.mark.deployment, pytest.mark.filterwarnings("ignore:GitWild
 ROOT = Path(__file__).parents[2]
 ANSWER_S = 60.0
 LIE = "impostor"
+PULL_MESSAGES, PULL_OBJECT = "/v1/runtime/pull-messages", "/v1/runtime/pull-object"
 
 
 def support() -> Any:
@@ -140,6 +145,51 @@ class Intruder:
         self._grid.close()
 
 
+class Between:
+    """Stands between an executor and its node; holds up what fetches a message, or spoils its content."""
+
+    def __init__(self, node: str) -> None:
+        self.reached, self.let_go, self.spoil = threading.Event(), threading.Event(), False
+        self.let_go.set()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                if self.path == PULL_MESSAGES:
+                    outer.reached.set()
+                    outer.let_go.wait(ANSWER_S)
+                line = http.client.HTTPConnection(node, timeout=ANSWER_S)
+                with contextlib.closing(line):
+                    line.request("POST", self.path, body, dict(self.headers))
+                    answer = line.getresponse()
+                    data = answer.read()
+                if self.path == PULL_OBJECT and outer.spoil:
+                    pulled = PullObjectResponse.FromString(data)
+                    pulled.object_content = b"nothing of ours"
+                    data = pulled.SerializeToString()
+                with contextlib.suppress(OSError):  # whoever asked may have ended
+                    self.send_response(answer.status)
+                    self.send_header("content-type", answer.headers["content-type"])
+                    self.send_header("content-length", str(len(data)))
+                    self.end_headers()
+                    self.wfile.write(data)
+
+            def log_message(self, *_: Any) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Take it away."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
 @pytest.fixture
 def intrude(deployment: Any) -> Iterator[Callable[[bytes], Intruder]]:
     made: list[Intruder] = []
@@ -182,7 +232,8 @@ def hello() -> RecordDict:
 
 def said(deployment: Any) -> str:
     """Return the site's own log."""
-    return str(deployment.sites["north"].log.read_text())
+    log = deployment.sites["north"].log
+    return str(log.read_text()) if log.exists() else ""
 
 
 def name_in(answer: Message) -> str:
@@ -300,6 +351,57 @@ def test_a_stopped_executor_answers_that_it_was_stopped(deployment: Any, intrude
         part.start()
     (answer,) = intruder.answers(ids)
     assert protocol.failure_code(answer.content) == "interrupted"
+    assert name_in(intruder.ask(hello(), protocol.HELLO)) == "north"
+
+
+@pytest.fixture
+def between(deployment: Any) -> Iterator[Between]:
+    """Start the executor anew with something between it and its node."""
+    part = deployment.parts["executor-north"]
+    command, place = part.command, part.command.index("--node-address") + 1
+    part.end()
+    made = Between(command[place])
+    part.command = [*command[:place], made.address, *command[place + 1 :]]
+    part.start()
+    try:
+        yield made
+    finally:
+        made.let_go.set()
+        part.end()
+        made.close()
+        part.command = command
+        part.start()
+
+
+def test_stopped_while_it_fetches_a_message_it_answers_all_the_same(
+    deployment: Any, intrude: Any, between: Between
+) -> None:
+    intruder = intrude(make_bundle())
+    between.let_go.clear()
+    ids = intruder.send(hello(), protocol.HELLO)
+    assert between.reached.wait(ANSWER_S)
+    part = deployment.parts["executor-north"]
+    (child,) = deployment.children("executor-north")
+    os.kill(child, signal.SIGTERM)
+    os.kill(part.pid, signal.SIGTERM)
+    time.sleep(1)  # whoever ends at once has ended by now
+    between.let_go.set()
+    assert part.process.wait(30) == 143
+    (answer,) = intruder.answers(ids)
+    assert protocol.failure_code(answer.content) == "interrupted"
+    part.start()
+    assert name_in(intruder.ask(hello(), protocol.HELLO)) == "north"
+
+
+def test_a_message_whose_content_is_not_what_was_announced_is_refused(
+    deployment: Any, intrude: Any, between: Between
+) -> None:
+    intruder = intrude(make_bundle())
+    between.spoil = True
+    answer = intruder.ask(hello(), protocol.HELLO)
+    assert protocol.failure_code(answer.content) == "bad_message"
+    assert "refused (bad_message): the message's content cannot be read" in said(deployment)
+    between.spoil = False
     assert name_in(intruder.ask(hello(), protocol.HELLO)) == "north"
 
 

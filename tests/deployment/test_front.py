@@ -23,17 +23,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.app import Array, ArrayRecord, RecordDict
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest, RegisterNodeFleetRequest
+from flwr.proto.message_pb2 import PushObjectRequest
 from flwr.proto.node_pb2 import Node
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
 from common.addresses import split_address
 from common.identity import new_node_key, public_line, read_private, read_public
 from server.control import Control
 from server.coordinator import Coordinator, load_coordinator
-from server.front import command
+from server.front import MAX_BODY_MB, MAX_REQUESTS, command
 from server.registry import add, bound, read_registry, remove
 
 pytestmark = pytest.mark.deployment
@@ -232,11 +236,53 @@ def test_a_body_of_weights_streams_through_and_a_larger_one_is_refused(running: 
         running.home.front_port, running.home, f"{head}Content-Length: 8\r\n\r\n".encode() + b"8" * 8
     )
     assert b" 401 " in small.split(b"\r\n")[0]
-    large = exchange(running.home.front_port, running.home, f"{head}Content-Length: {2**30}\r\n\r\n".encode())
-    assert b" 413 " in large.split(b"\r\n")[0]
+    for size in (MAX_BODY_MB * 2**20 + 1, 2**30):
+        large = exchange(
+            running.home.front_port, running.home, f"{head}Content-Length: {size}\r\n\r\n".encode()
+        )
+        assert b" 413 " in large.split(b"\r\n")[0]
     chunk = b"1000\r\n" + b"8" * 0x1000 + b"\r\n"
     many = f"{head}Transfer-Encoding: chunked\r\n\r\n".encode() + chunk * 256 + b"0\r\n\r\n"
     assert b" 401 " in exchange(running.home.front_port, running.home, many).split(b"\r\n")[0]
+
+
+def test_a_model_of_64_mb_passes_in_the_pieces_that_the_engine_makes(running: Running) -> None:
+    key = new_node_key()
+    with Control(running.home) as control:
+        site, _ = add(control, running.home.registry, "large", public_line(key))
+    assert activate(running.home, key) == 200
+    weights = np.random.default_rng(0).normal(size=2**24).astype(np.float32)
+    objects = get_all_nested_objects(RecordDict({"arrays": ArrayRecord({"trainable": Array(weights)})}))
+    pieces = {name: found.deflate() for name, found in objects.items()}
+    largest = max(len(piece) for piece in pieces.values())
+    assert sum(len(piece) for piece in pieces.values()) > 64 * 2**20
+    assert 2 * largest < MAX_BODY_MB * 2**20
+    public = read_public(public_line(key))
+    answers = set()
+    for name, piece in {"small": b"8", **pieces}.items():
+        request = PushObjectRequest(
+            node=Node(node_id=site.node_id), run_id=1, object_id=name, object_content=piece
+        )
+        body = request.SerializeToString()
+        answers.add(fleet(running.home, key, public, "push-object", body, datetime.now(UTC)))
+    # The SuperLink itself says what it says to a small one of no run that it knows.
+    assert len(answers) == 1
+    assert not answers & {401, 404, 413, 502, 503}
+    with Control(running.home) as control:
+        remove(control, running.home.registry, "large")
+
+
+def test_one_address_cannot_hold_any_number_of_requests(running: Running) -> None:
+    port, home = running.home.front_port, running.home
+    head = "POST /v1/fleet/push-object HTTP/1.1\r\nHost: x\r\nContent-Type: application/protobuf\r\n"
+    with contextlib.ExitStack() as held:
+        for _ in range(MAX_REQUESTS):
+            plain = held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+            link = held.enter_context(trusting(home).wrap_socket(plain, server_hostname="127.0.0.1"))
+            link.sendall(f"{head}Content-Length: 8\r\n\r\n".encode())  # and the body never comes
+        wait_for(lambda: ask(port, home, "POST", "/v1/fleet/pull-messages") == 503, running.front_log)
+        assert status(port, home) == 200  # whether it lives can still be asked
+    wait_for(lambda: ask(port, home, "POST", "/v1/fleet/pull-messages") == 401, running.front_log)
 
 
 def test_the_front_end_speaks_only_current_tls(running: Running) -> None:

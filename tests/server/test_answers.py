@@ -128,3 +128,11 @@ def test_a_reply_that_cannot_even_be_read_is_a_failure_of_its_site_alone() -> No
 def test_an_engine_that_is_gone_is_not_blamed_on_a_site() -> None:
     with pytest.raises(httpx.ConnectError):
         asked(None, engine=Away)
+
+
+def test_the_engine_keeps_an_answer_for_longer_than_another_is_waited_for() -> None:
+    # North never answers: when that is certain, what South has said long ago must still be there.
+    engine = Silent(frozenset({SOUTH}))
+    requests = {"north": (NORTH, hello()), "south": (SOUTH, hello())}
+    list(ask(cast(Grid, engine), requests, protocol.HELLO, 0.2, "hello"))
+    assert [message.metadata.ttl for message in engine.sent.values()] == [0.2 + exchange.FOLD_S] * 2

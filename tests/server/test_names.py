@@ -17,6 +17,7 @@ from common.errors import FederationError
 from common.logs import PlainReporter, current_reporter, use_reporter
 from common.protocol import RoundPlan
 from common.weights import Weights
+from server.state import heads_of_runs
 from simulation.grid import FIRST_NODE
 
 Make = Callable[..., Any]
@@ -43,6 +44,7 @@ def test_registered_sites_take_part_under_their_names(
     federate(settings_with(), registered=NAMES)
     assert story(tmp_path)["sites"] == ["a", "bb", "ccc"]
     assert story(tmp_path)["refused"] == {}
+    assert story(tmp_path)["absent"] == []
 
 
 @pytest.mark.parametrize("nodes", [("a", "bb", "a"), ("bb", "bb", "ccc")])
@@ -90,6 +92,7 @@ def test_missing_sites_are_named_and_the_others_go_on(
     assert "waiting for river, valley (3 of 5 registered sites connected), 0 s left" in lines
     assert any(line.startswith("going on without river, valley") for line in lines)
     assert story(tmp_path)["sites"] == ["a", "bb", "ccc"]
+    assert story(tmp_path)["absent"] == ["river", "valley"]
 
 
 def test_nobody_waits_when_all_registered_sites_are_there(
@@ -111,6 +114,25 @@ def test_too_few_sites_name_the_missing_and_the_refused(
     assert "not connected: river" in sentence
     assert "bb: the site calls itself by a name that was not registered" in sentence
     assert story(tmp_path)["failure"] == sentence
+    assert story(tmp_path)["absent"] == ["river"]
+
+
+def test_a_site_with_another_version_is_refused_and_both_versions_are_named(
+    federate: Make, settings_with: Make, fake_client: Make, tmp_path: Path, shown: io.StringIO
+) -> None:
+    settings = settings_with(rounds=1)
+
+    def older(site: str, info: dict[str, Any]) -> dict[str, Any]:
+        return {**info, "software": "0.0.9"} if site == "bb" else info
+
+    federate(settings, app=fake_client(settings, hello=older), registered=NAMES)
+    told = story(tmp_path)
+    assert told["sites"] == ["a", "ccc"]
+    assert list(told["refused"]) == ["bb"]
+    versions = f"protocol {protocol.VERSION} of software"
+    why = f"runs {versions} 0.0.9, this server {versions} {protocol.software()}"
+    assert told["refused"]["bb"].startswith(why)
+    assert f"not taking part: bb: {why}; install the same version on both" in shown.getvalue()
 
 
 def test_a_site_that_could_not_answer_hello_is_asked_again_in_the_next_round(
@@ -191,8 +213,66 @@ def test_every_reply_s_ledger_head_is_kept_also_that_of_a_failure_and_over_an_in
     ]
     assert [entry["entries"] for entry in heads["bb"]] == [1, 2, 3, 4, 5, 6]
     assert heads["bb"][-1]["head"] == "6".rjust(64, "0")
+    assert story(tmp_path)["ledger_warnings"] == {}
 
 
 def test_sites_without_a_gate_have_no_heads(federate: Make, settings_with: Make, tmp_path: Path) -> None:
     federate(settings_with(rounds=1), registered=NAMES)
     assert story(tmp_path)["ledgers"] == {}
+    assert story(tmp_path)["ledger_warnings"] == {}
+
+
+def sealed_as(site: str, heads: list[tuple[int, str]]) -> Callable[[str, RecordDict], RecordDict]:
+    """Attach these heads to the replies of one site, in this order."""
+    left = iter(heads)
+
+    def seal(of: str, content: RecordDict) -> RecordDict:
+        if of == site:
+            entries, letter = next(left)
+            content["ledger"] = ConfigRecord({"entries": entries, "head": letter * 64})
+        return content
+
+    return seal
+
+
+@pytest.mark.parametrize(
+    ("heads", "what"),
+    [
+        ([(12, "a"), (3, "b"), (4, "c"), (5, "d")], "went back from entry 12 to 3"),
+        ([(12, "a"), (12, "b"), (13, "c"), (14, "d")], "has another head at entry 12 than before"),
+    ],
+)
+def test_a_ledger_that_does_not_fit_what_came_before_is_said_once_and_kept(
+    federate: Make,
+    settings_with: Make,
+    fake_client: Make,
+    tmp_path: Path,
+    shown: io.StringIO,
+    heads: list[tuple[int, str]],
+    what: str,
+) -> None:
+    settings = settings_with(rounds=1)
+    federate(settings, app=fake_client(settings, sealed=sealed_as("bb", heads)), registered=NAMES)
+    warning = f"ledger of bb {what}: ask the site to run 'fedkalemia-site audit verify'"
+    assert story(tmp_path)["ledger_warnings"] == {"bb": [warning]}
+    assert shown.getvalue().count(warning) == 1
+    assert story(tmp_path)["status"] == "finished"
+
+
+def test_a_ledger_is_compared_with_the_heads_of_earlier_runs(
+    federate: Make, settings_with: Make, fake_client: Make, tmp_path: Path
+) -> None:
+    settings, steps = settings_with(rounds=1), 4
+    grown = [(entries, "a") for entries in range(1, 1 + steps)]
+    federate(settings, app=fake_client(settings, sealed=sealed_as("bb", grown)), registered=NAMES, out="1/x")
+    (tmp_path / "1" / "damaged").mkdir()
+    (tmp_path / "1" / "damaged" / "server.json").write_text("{")
+    known = heads_of_runs(tmp_path / "1")
+    assert known == {"bb": (steps, "a" * 64)}
+    cut = [(entries, "b") for entries in range(2, 2 + steps)]
+    client = fake_client(settings, sealed=sealed_as("bb", cut))
+    federate(settings, app=client, registered=NAMES, out="1/y", heads=known)
+    (warning,) = story(tmp_path, "1/y")["ledger_warnings"]["bb"]
+    assert f"went back from entry {steps} to 2" in warning
+    assert heads_of_runs(tmp_path / "1") == {"bb": (1 + steps, "b" * 64)}
+    assert heads_of_runs(tmp_path / "nowhere") == {}

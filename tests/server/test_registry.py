@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from common.errors import FederationError, IdentityError
+from common.errors import ConfigurationError, FederationError, IdentityError
 from common.identity import fingerprint, new_node_key, public_line, read_public
 from server.control import Control
-from server.coordinator import Coordinator
+from server.coordinator import Coordinator, load_coordinator
 from server.lock import LOCK
 from server.registry import Registered, add, bound, nodes, read_registry, remove, write_registry
 
@@ -24,6 +28,7 @@ assert _spec is not None
 assert _spec.loader is not None
 support = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(support)
+NOBODY = 65534
 
 
 def new_line() -> str:
@@ -86,6 +91,44 @@ def test_a_damaged_list_is_one_sentence(tmp_path: Path, text: str) -> None:
     with pytest.raises(IdentityError, match="is not a list of sites") as raised:
         read_registry(tmp_path / "sites.json")
     assert "\n" not in str(raised.value)
+
+
+def test_a_list_that_may_not_be_read_is_not_called_damaged() -> None:
+    with as_nobody() as folder:
+        path = folder / "sites.json"
+        path.write_text('{"version": 1, "sites": {}}')
+        assert read_registry(path) == {}
+        path.chmod(0)
+        with pytest.raises(IdentityError, match="permission denied; nothing is wrong") as raised:
+            read_registry(path)
+        assert "delete" not in str(raised.value)
+        folder.chmod(0)
+        with pytest.raises(IdentityError, match="permission denied"):
+            read_registry(path)
+
+
+def test_settings_that_may_not_be_read_are_one_sentence() -> None:
+    with as_nobody() as folder:
+        (folder / "server.toml").write_text("[server]\n")
+        (folder / "server.toml").chmod(0)
+        with pytest.raises(ConfigurationError, match=r"server\.toml cannot be read: Permission denied"):
+            load_coordinator(folder)
+
+
+@contextmanager
+def as_nobody() -> Iterator[Path]:
+    """Go on as a user whom permissions hold back; yield a folder of that user."""
+    user = os.geteuid()
+    folder = Path(tempfile.mkdtemp(prefix="fedkalemia-registry-test-"))
+    try:
+        if user == 0:
+            os.chown(folder, NOBODY, NOBODY)
+            os.seteuid(NOBODY)
+        yield folder
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o700)
+        shutil.rmtree(folder)
 
 
 @pytest.mark.deployment

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import io
 import os
+import shutil
 import socket
+import ssl
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from queue import Queue
@@ -15,16 +20,24 @@ from typing import Any
 
 import pytest
 from flwr.app import Context, RecordDict
+from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, ObjectUnavailableError
 
-from common.errors import ConfigurationError, IdentityError
+from common.errors import ConfigurationError, IdentityError, StorageError
 from common.identity import write_secret
 from common.taskloop import check_engine
-from server import pki
+from server import patience, pki
 from server.coordinator import Coordinator, make_coordinator
 from server.run_config import read_run_config
 from server.runner import _REPLACED, USES, _replace, _Tee, run_runner
 from server.superlink import run_superlink, superlink_command
 
+_spec = importlib.util.spec_from_file_location(
+    "tests_support_coordinator", Path(__file__).parents[1] / "support" / "coordinator.py"
+)
+assert _spec is not None
+assert _spec.loader is not None
+support = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(support)
 ENGINE = "flwr.superlink.runtime.run_serverapp"
 
 
@@ -108,6 +121,33 @@ def test_a_runner_without_its_secret_says_so(home: Coordinator) -> None:
         run_runner(home)
 
 
+def test_a_runner_that_does_not_trust_the_superlink_says_so_and_ends(
+    home: Coordinator, tmp_path: Path
+) -> None:
+    other = make_coordinator(tmp_path / "other", ("localhost",))
+    pki.init(other)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(other.certificate, other.key)
+    with socket.create_server(("127.0.0.1", int(home.superlink.rpartition(":")[2]))) as taken:
+
+        def greet() -> None:
+            while True:
+                try:
+                    link, _ = taken.accept()
+                except OSError:
+                    return
+                with suppress(OSError), link:
+                    link.settimeout(10)
+                    context.wrap_socket(link, server_side=True).close()
+
+        thread = threading.Thread(target=greet, daemon=True)
+        thread.start()
+        sentence = support.refused("runner", home.folder)
+        taken.shutdown(socket.SHUT_RDWR)
+        thread.join(20)
+    assert f"{home.superlink} shows a certificate that {home.authority} " in sentence
+
+
 # --- the SuperLink ----------------------------------------------------------------------------------------
 
 
@@ -153,3 +193,60 @@ def test_a_missing_or_empty_file_is_named_and_nothing_is_written(home: Coordinat
     write_secret(path, content)
     assert sorted(home.folder.rglob("*")) == before
     assert "FLWR_HOME" not in os.environ
+
+
+def test_a_certificate_key_and_authority_that_do_not_belong_together_are_named(
+    home: Coordinator, tmp_path: Path
+) -> None:
+    other = make_coordinator(tmp_path / "other", ("localhost",))
+    pki.init(other)
+    for path, foreign, sentence in (
+        (home.authority, other.authority, r"server\.crt was not signed by .*ca\.crt"),
+        (home.authority, home.certificate, r"server\.crt was not signed by .*ca\.crt"),
+        (home.key, other.key, r"server\.key is not the key of .*server\.crt"),
+        (home.certificate, other.certificate, r"server\.key is not the key of .*server\.crt"),
+    ):
+        before = path.read_bytes()
+        shutil.copy(foreign, path)
+        with pytest.raises(IdentityError, match=sentence):
+            superlink_command(home)
+        path.write_bytes(before)
+    shutil.copy(other.key, home.key)
+    shutil.copy(other.certificate, home.certificate)
+    with pytest.raises(IdentityError, match="was not signed by"):
+        superlink_command(home)
+
+
+def test_a_key_or_database_that_is_none_ends_the_superlink_with_one_sentence(home: Coordinator) -> None:
+    before = home.key.read_bytes()
+    write_secret(home.key, b"not a key")
+    assert f"{home.key} is not an elliptic-curve private key" in support.refused("superlink", home.folder)
+    write_secret(home.key, before)
+    home.database.write_bytes(b"this is no database at all" * 100)
+    sentence = support.refused("superlink", home.folder)
+    assert f"{home.database}: file is not a database" in sentence
+    assert "move it away" in sentence
+    assert home.database.read_bytes().startswith(b"this is no database")
+    home.database.unlink()
+    home.database.mkdir()
+    with pytest.raises(StorageError, match="unable to open database file"):
+        superlink_command(home)
+
+
+# --- the parts of a reply -----------------------------------------------------------------------------------
+
+
+def test_the_engine_waits_for_the_rest_of_a_reply_only_as_long_as_for_the_reply() -> None:
+    check_engine(patience.USES)
+    engine: Any = importlib.import_module(patience.PULLING)
+    pull, began = patience.bounded(engine.pull_objects), time.monotonic()
+
+    def never(name: str) -> bytes:
+        raise ObjectUnavailableError(name)
+
+    with patience.until(began + 1.0), pytest.raises(ObjectPullError):
+        pull(object_ids=["a" * 64], pull_object_fn=never)
+    assert time.monotonic() - began < 30
+    with patience.until(began):  # what is there is fetched when no time is left
+        assert pull(object_ids=["b"], pull_object_fn=lambda _: b"there") == {"b": b"there"}
+    assert patience.left_s() == patience.OTHERWISE_S

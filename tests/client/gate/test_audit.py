@@ -111,7 +111,8 @@ def test_lists_failures_and_what_should_never_leave_can_be_written_down(gate: Pa
 def test_the_same_replies_give_the_same_chain_with_the_same_key_only(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         make_key(tmp_path / name)
-    shutil.copy(tmp_path / "a" / "ledger.key", tmp_path / "b" / "ledger.key")
+    for name in ("ledger.key", "ledger.head"):
+        shutil.copy(tmp_path / "a" / name, tmp_path / "b" / name)
     a, b, c = (fill(tmp_path / name, 3) for name in ("a", "b", "c"))
     assert a == b
     assert {head.digest for head in a}.isdisjoint(head.digest for head in c)
@@ -148,7 +149,8 @@ def test_an_empty_key_is_made_again_as_long_as_nothing_was_written_with_it(gate:
     make_key(gate)
     assert len(key.read_bytes()) == 32
     assert key.stat().st_mode & 0o777 == 0o600
-    assert [path.name for path in gate.iterdir()] == ["ledger.key"]
+    assert {path.name for path in gate.iterdir()} == {"ledger.key", "ledger.head"}
+    assert verify(gate) == []
     fill(gate, 1)
     key.write_bytes(b"")
     with pytest.raises(LedgerError, match="gone or empty"):
@@ -500,12 +502,35 @@ def test_a_ledger_rolled_back_with_its_head_is_found_by_an_anchor_only(gate: Pat
     assert verify(gate, again) == []
 
 
-def test_a_ledger_and_head_thrown_away_are_found_by_an_anchor_only(gate: Path) -> None:
-    heads = fill(gate, 2)
+@pytest.mark.parametrize("entries", [0, 2])
+def test_a_ledger_and_head_thrown_away_are_found_without_an_anchor(gate: Path, entries: int) -> None:
+    assert verify(gate) == []  # before the first entry the head alone is there
+    heads = fill(gate, entries)
     for name in ("ledger.jsonl", "ledger.head"):
-        (gate / name).unlink()
+        (gate / name).unlink(missing_ok=True)
+    (gone,) = verify(gate)
+    assert str(gone).startswith("head: missing")
+    if entries:
+        assert [str(finding).split(":")[0] for finding in verify(gate, heads)] == ["head", "entries 1 to 2"]
+    with pytest.raises(LedgerError, match=r"nothing leaves.*move ledger.key away"):
+        fill(gate, 1)
+    make_key(gate)  # the key is there: nothing is made anew
+    assert [str(finding) for finding in verify(gate)] == [str(gone)]
+
+
+def test_without_key_and_entries_a_ledger_is_begun_only_if_its_head_counts_none(gate: Path) -> None:
+    (gate / "ledger.key").unlink()
+    make_key(gate)
     assert verify(gate) == []
-    assert [str(finding).split(":")[0] for finding in verify(gate, heads)] == ["entries 1 to 2"]
+    fill(gate, 1)
+    for name in ("ledger.key", "ledger.jsonl"):
+        (gate / name).unlink()
+    with pytest.raises(LedgerError, match="restore the key"):
+        make_key(gate)
+    (gate / "ledger.head").unlink()
+    make_key(gate)  # as the sentence says: all of it moved away
+    assert fill(gate, 1)[0].entries == 1
+    assert verify(gate) == []
 
 
 def test_a_ledger_that_is_being_written_can_be_verified(gate: Path) -> None:
