@@ -7,10 +7,8 @@ head is found by anchors only: the heads that replies carried to the coordinator
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +17,6 @@ from typing import Any, BinaryIO
 
 from client.gate.entry import digest_of, parsed
 from client.gate.ledger import (
-    LOCK_POLL_S,
     LOCK_WAIT_S,
     MAX_LINE,
     NOTHING,
@@ -32,6 +29,7 @@ from client.gate.ledger import (
 )
 from common.errors import ConfigurationError, LedgerError
 from common.files import read_json
+from common.locking import locked
 
 __all__ = ["Head", "Ledger", "ledger_of", "make_key", "record"]
 
@@ -274,15 +272,8 @@ def anchors_of(path: Path, site: str) -> list[Head]:
 def _shared(path: Path) -> Iterator[BinaryIO]:
     """Open the entries while nobody writes."""
     with path.open("rb") as file:
-        until = time.monotonic() + LOCK_WAIT_S
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise LedgerError(f"another process has held {path} for {LOCK_WAIT_S:g} s") from None
-                time.sleep(LOCK_POLL_S)
+        if not locked(file.fileno(), LOCK_WAIT_S, shared=True):
+            raise LedgerError(f"another process has held {path} for {LOCK_WAIT_S:g} s")
         yield file
 
 

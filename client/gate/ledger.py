@@ -14,11 +14,9 @@ entry of the type ``ledger.repaired`` says how long it was and what its SHA-256 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import hmac
 import os
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,13 +30,14 @@ from client.gate.entry import canonical, described, digest_of, parsed, size_of, 
 from common.errors import LedgerError, StorageError
 from common.files import storage_errors, write_atomic
 from common.identity import new_secret, open_to_others, write_secret
+from common.locking import locked
 
 KEY_NAME, ENTRIES_NAME, HEAD_NAME = "ledger.key", "ledger.jsonl", "ledger.head"
 KEY_BYTES = 32
 NOTHING = "0" * 64
 #: Message type of the entry that stands for a torn line.
 REPAIRED = "ledger.repaired"
-LOCK_WAIT_S, LOCK_POLL_S = 20.0, 0.02
+LOCK_WAIT_S = 20.0
 #: Longest line that is read back; a reply of 5,000 keys with full lists stays below it.
 MAX_LINE = 64 * 2**20
 
@@ -125,18 +124,11 @@ class Ledger:
         """Open the file of entries for this process alone."""
         handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            until = time.monotonic() + LOCK_WAIT_S
-            while True:
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > until:
-                        raise LedgerError(
-                            f"another process has held {self.path} for {LOCK_WAIT_S:g} s; one executor per "
-                            "site is allowed, stop the other"
-                        ) from None
-                    time.sleep(LOCK_POLL_S)
+            if not locked(handle, LOCK_WAIT_S):
+                raise LedgerError(
+                    f"another process has held {self.path} for {LOCK_WAIT_S:g} s; one executor per "
+                    "site is allowed, stop the other"
+                )
             yield handle
         finally:
             os.close(handle)
