@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from client import audit_cli, gate_cli
+from client import audit_cli, data_cli, gate_cli
 from client.node import LISTEN
 from client.site import SITE_NAME, Site, load_site, write_site_file
 from common.addresses import split_address
@@ -93,15 +93,7 @@ def init(
     say(f"to join a federation, its coordinator runs: fedkalemia-server site add HOME {name} '{line}'")
 
 
-@app.command()
-def ingest(folder: SiteFolder) -> None:
-    """Read the hospital's files: every draw becomes a strip or is excluded with a reason."""
-    from client.data.ingest import ingest as run_ingest
-    from client.database.session import create_database, sessions
-
-    site = load_site(folder)
-    result = run_ingest(site, sessions(create_database(site.database_url)))
-    say(f"{site.name}: {result.sentence()}\nnext: fedkalemia-site cohort {folder}")
+data_cli.add_commands(app)
 
 
 @app.command()

@@ -29,7 +29,9 @@ SECTIONS = ("site", "source", "gate", "settings")
 class SourceSettings(Section):
     """Where a site's files are and in which layout."""
 
-    kind: Literal["mimic3", "mitbih"] = Field("mimic3", description="Layout of the data root")
+    kind: Literal["mimic3", "mimic4", "vitaldb", "folder", "mitbih"] = Field(
+        "mimic3", description="Layout of the data root"
+    )
     folder: str = Field(..., description="Data root; relative paths start at the site folder")
     clinical: str = Field("clinical", description="Folder of the lab tables inside the data root")
     waveforms: str = Field("waveforms", description="Folder of the waveforms inside the data root")

@@ -95,7 +95,7 @@ def _ending(action: Callable[[], object]) -> int:
         # The command line parser may turn Ctrl-C into a code of its own, and says nothing then.
         return _stopped() if code == EXIT_INTERRUPTED else code if isinstance(code, int) else 0
     except FedkalemiaError as error:
-        return _fail(str(error))
+        return _fail(error.told())
     except (KeyboardInterrupt, typer.Abort):
         return _stopped()
     except typer.Exit as end:

@@ -76,6 +76,9 @@ class LabelSettings(Section):
     plausible_to: float = Field(12.0, description="Higher values are quarantined, mEq/L")
     merge_s: float = Field(1800.0, ge=0, description="Draws closer than this are one measurement, s")
     whole_blood: bool = Field(True, description="Take whole-blood (blood gas) potassium too")
+    suspected_hemolysis: Literal["keep", "exclude"] = Field(
+        "keep", description="Draws a rule suspects of hemolysis; those the laboratory reports are excluded"
+    )
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
@@ -93,6 +96,12 @@ class CohortSettings(Section):
     min_positive: int = Field(8, ge=1, description="Positive strips a personal patient needs")
     min_negative: int = Field(8, ge=1, description="Negative strips a personal patient needs")
     split: tuple[float, float, float] = Field((6.0, 2.0, 2.0), description="train : validation : test")
+    classes: Literal["both", "disjoint"] = Field(
+        "both", description="Generic patients: both: all their strips; disjoint: strips of one label only"
+    )
+    balance: Literal["none", "strips"] = Field(
+        "none", description="strips: as many positive as negative strips of generic patients in each split"
+    )
 
     @model_validator(mode="after")
     def _some_share(self) -> Self:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+#: Longest value that an error quotes, characters.
+MOST_SHOWN: Final = 60
 
 
 class FedkalemiaError(Exception):
@@ -13,6 +16,10 @@ class FedkalemiaError(Exception):
     """
 
     code: ClassVar[str] = "site_error"
+
+    def told(self) -> str:
+        """Return the sentence for the terminal of the person who ran the command."""
+        return str(self)
 
 
 class ConfigurationError(FedkalemiaError):
@@ -28,9 +35,41 @@ class PreprocessingError(ConfigurationError):
 
 
 class SourceError(FedkalemiaError):
-    """A data root, table or waveform file is missing, unreadable or not what its layout promises."""
+    """A data root, table or waveform file is missing, unreadable or not what its layout promises.
+
+    Parameters
+    ----------
+    sentence : what is wrong, where (file and line), what was expected, what to do. It may be logged, so it
+        holds nothing a cell of a patient's row said.
+    problem : code of the documentation's page, one of ``client.data.problems.Problem``.
+    value : what stood there. Shown on the terminal of the person who ran the command, never logged.
+    """
 
     code = "bad_source"
+
+    def __init__(self, sentence: str, *, problem: str = "", value: str | None = None) -> None:
+        super().__init__(sentence)
+        self.problem, self.value = problem, value
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep what is not in the sentence when the error comes from a worker process."""
+        return _source_error, (type(self), str(self), self.problem, self.value)
+
+    def told(self) -> str:
+        """Return the sentence for the terminal, with the value and the code of the page that explains it."""
+        found = "" if self.value is None else f" (found {_shown(self.value)})"
+        page = f" [{self.problem}]" if self.problem else ""
+        return f"{self}{found}{page}"
+
+
+def _source_error(kind: type[SourceError], sentence: str, problem: str, value: str | None) -> SourceError:
+    return kind(sentence, problem=problem, value=value)
+
+
+def _shown(value: str) -> str:
+    """Write a value on one line, without what a terminal would obey; a long one is cut."""
+    text = value if len(value) <= MOST_SHOWN else f"{value[:MOST_SHOWN]}..."
+    return ascii(text)
 
 
 class SignalError(FedkalemiaError):

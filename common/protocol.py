@@ -24,7 +24,7 @@ from common.errors import ProtocolError
 if TYPE_CHECKING:  # saying hello must not cost the import of torch
     from common.weights import Weights
 
-VERSION = 2
+VERSION = 3
 
 HELLO, ROUND, EVALUATE, PERSONALIZE = "query.hello", "train.round", "evaluate.round", "query.personalize"
 Direction = Literal["request", "reply"]
@@ -152,7 +152,8 @@ _MOMENTS = "n|total|total-sq"
 _GROUPS = "train|validation|test|personal"
 _OUTCOMES = "personal|not_interleaved|too_few_strips|one_label|trained_generic"
 _REASONS = (
-    "implausible_value|no_numeric_value|wrong_unit|not_in_stay|whole_blood_twin|conflicting_draws|merged_into|"
+    "implausible_value|no_numeric_value|wrong_unit|hemolyzed|hemolysis_suspected|not_in_stay|whole_blood_twin|"
+    "conflicting_draws|merged_into|"
     "low_potassium|no_waveform|no_clinical_overlap|unreadable_segment|lead_ii_absent|too_little_signal|"
     "flat_line|clipped|too_few_beats|amplitude_out_of_range|heart_rate_out_of_range|detectors_disagree|"
     "beats_unlike|atrial_fibrillation"

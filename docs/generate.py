@@ -9,9 +9,11 @@ import types
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
-from client.data.exclusion import EXCLUSION_TEXT
+from client.data.exclusion import BEAT_REJECTION_TEXT, EXCLUSION_TEXT
+from client.data.problems import PROBLEMS
 from client.database.diagram import diagram
 from common.config import make_settings
+from common.errors import FedkalemiaError
 from common.protocol import ALLOWED, FAILURES, LEDGER, Kind
 from common.task import TASKS
 from simulation.listing import settings_rows
@@ -35,6 +37,7 @@ def pages() -> dict[str, str]:
         "protocol.md": protocol_page(),
         "database.md": database_page(),
         "exclusions.md": exclusions_page(),
+        **error_pages(),
     }
 
 
@@ -123,7 +126,57 @@ def exclusions_page() -> str:
         "# Exclusion reasons\n\nEvery draw ends as a strip or with one of these reasons, and every reason "
         "is counted in the site report.\n\n"
     )
-    return text + table(("reason", "meaning"), [(f"`{c}`", t) for c, t in EXCLUSION_TEXT.items()])
+    text += table(("reason", "meaning"), [(f"`{c}`", t) for c, t in EXCLUSION_TEXT.items()])
+    text += (
+        "\n## Beats\n\nA beat of an accepted strip may be left out; every strip counts its own by reason.\n\n"
+    )
+    return text + table(("reason", "meaning"), [(f"`{c}`", t) for c, t in BEAT_REJECTION_TEXT.items()])
+
+
+def error_pages() -> dict[str, str]:
+    """Explain every error code on a page of its own, with a page that lists them."""
+    pages, files, commands = {}, [], []
+    for problem, told in PROBLEMS.items():
+        files.append((f"[`{problem}`]({problem}.md)", told.what))
+        pages[f"errors/{problem}.md"] = (
+            f"# `{problem}`\n\n{told.what}\n\n## How it comes about\n\n{told.why}\n\n"
+            f"## What to do\n\n{told.do}\n"
+        )
+    for kind in sorted(error_classes(), key=lambda one: one.code):
+        what = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
+        sentence = FAILURES.get(kind.code, "")
+        commands.append((f"[`{kind.code}`]({kind.code}.md)", what))
+        pages[f"errors/{kind.code}.md"] = (
+            f"# `{kind.code}`\n\n{what}\n\nA command that meets it ends with exit code 2 and one sentence "
+            "that says what is wrong, where, what is allowed and what to do next. Nothing is half-written: "
+            "the same command goes on once the cause is gone.\n"
+            + (
+                f"\nAll that leaves the site is the code; the coordinator shows: *{sentence}*.\n"
+                if sentence
+                else ""
+            )
+        )
+    pages["errors/index.md"] = (
+        "# Errors\n\nA command that cannot go on ends with exit code 2 and one sentence. Where the files of "
+        "a hospital are the cause, the sentence names file, line, what was found and what was expected, and "
+        "ends with a code in brackets.\n\n## In a hospital's files\n\n"
+        + table(("code", "meaning"), files)
+        + "\n## Kinds of errors\n\nThese codes are what a coordinator is told of a site's failure; the "
+        "sentence stays at the site.\n\n" + table(("code", "meaning"), commands)
+    )
+    return pages
+
+
+def error_classes() -> set[type[FedkalemiaError]]:
+    """Return every kind of error that has a code of its own."""
+    found: set[type[FedkalemiaError]] = set()
+    todo: list[type[FedkalemiaError]] = [FedkalemiaError]
+    while todo:
+        kind = todo.pop()
+        todo += kind.__subclasses__()
+        if "code" in vars(kind):
+            found.add(kind)
+    return found
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
@@ -156,5 +209,6 @@ def type_name(annotation: Any) -> str:
 
 
 if __name__ == "__main__":
+    (REFERENCE / "errors").mkdir(exist_ok=True)
     for name, content in pages().items():
         (REFERENCE / name).write_text(content)

@@ -20,8 +20,8 @@ from common.config import Settings
 from common.errors import CohortError, ConfigurationError, FederationError, StorageError
 from common.files import read_json, write_json
 from common.logs import say
+from common.workers import map_processes
 from simulation.folds import Fold
-from simulation.workers import map_processes
 
 if TYPE_CHECKING:  # ingest workers load this module, and must not load torch with it
     from simulation.summary import RunSummary

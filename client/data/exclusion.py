@@ -17,6 +17,8 @@ class Exclusion(StrEnum):
     IMPLAUSIBLE_VALUE = "implausible_value"
     NO_NUMERIC_VALUE = "no_numeric_value"
     WRONG_UNIT = "wrong_unit"
+    HEMOLYZED = "hemolyzed"
+    HEMOLYSIS_SUSPECTED = "hemolysis_suspected"
     NOT_IN_STAY = "not_in_stay"
     WHOLE_BLOOD_TWIN = "whole_blood_twin"
     CONFLICTING_DRAWS = "conflicting_draws"
@@ -45,6 +47,8 @@ EXCLUSION_TEXT: Mapping[Exclusion, str] = MappingProxyType(
         Exclusion.IMPLAUSIBLE_VALUE: "The value is outside the range a potassium measurement can have.",
         Exclusion.NO_NUMERIC_VALUE: "The laboratory gave a text and no number.",
         Exclusion.WRONG_UNIT: "The unit is neither mEq/L nor mmol/L.",
+        Exclusion.HEMOLYZED: "The laboratory says that red cells broke in the specimen.",
+        Exclusion.HEMOLYSIS_SUSPECTED: "A rule suspects broken red cells or a contaminated specimen.",
         Exclusion.NOT_IN_STAY: "The draw lies outside every intensive care stay and admission.",
         Exclusion.WHOLE_BLOOD_TWIN: "A serum measurement of the same time is used instead.",
         Exclusion.CONFLICTING_DRAWS: "Draws close in time give different labels.",
@@ -72,6 +76,8 @@ EXCLUSION_SHORT: Mapping[Exclusion, str] = MappingProxyType(
         Exclusion.IMPLAUSIBLE_VALUE: "impossible value",
         Exclusion.NO_NUMERIC_VALUE: "text instead of a number",
         Exclusion.WRONG_UNIT: "another unit",
+        Exclusion.HEMOLYZED: "hemolyzed specimen",
+        Exclusion.HEMOLYSIS_SUSPECTED: "hemolysis suspected",
         Exclusion.NOT_IN_STAY: "outside every stay",
         Exclusion.WHOLE_BLOOD_TWIN: "twin of a serum measurement",
         Exclusion.CONFLICTING_DRAWS: "close draws that disagree",
@@ -90,5 +96,24 @@ EXCLUSION_SHORT: Mapping[Exclusion, str] = MappingProxyType(
         Exclusion.DETECTORS_DISAGREE: "noise: R-peak detectors disagree",
         Exclusion.BEATS_UNLIKE: "noise: beats unlike one another",
         Exclusion.ATRIAL_FIBRILLATION: "rhythm as in atrial fibrillation",
+    }
+)
+
+
+class BeatRejection(StrEnum):
+    """Why a detected beat of a strip is not among its beats; each strip counts them by code."""
+
+    EDGE = "edge"
+    STEP = "step"
+    AMPLITUDE = "amplitude"
+    UNLIKE = "unlike"
+
+
+BEAT_REJECTION_TEXT: Mapping[BeatRejection, str] = MappingProxyType(
+    {
+        BeatRejection.EDGE: "Its 120 samples reach over the window or into a gap.",
+        BeatRejection.STEP: "The base line jumps inside its 120 samples.",
+        BeatRejection.AMPLITUDE: "Its QRS complex is too small or too large to be real.",
+        BeatRejection.UNLIKE: "It does not resemble the median beat of the strip.",
     }
 )

@@ -157,7 +157,7 @@ def _patient(
         found = annotated_strips(source, key, site.settings, detect=site.source.detect)
     else:
         draws = label_draws(source.measurements(key), source.stays(key), site.settings.label)
-        recordings = source.recordings(key)
+        recordings = source.opener(key)()
         found = strips_of_draws(draws, recordings, site.settings)
     # Signals are read before the transaction begins, so that it is short; beats leave memory at once.
     strips = []

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from client.database.tables import Run
 from common.config import Settings
 
-Kind = Literal["ingest", "cohort", "federation", "personalization", "report"]
+Kind = Literal["ingest", "review", "cohort", "federation", "personalization", "report"]
 Status = Literal["running", "finished", "failed", "interrupted"]
 SessionFactory = Callable[[], Session]
 MAX_ERROR_CHARACTERS = 1000

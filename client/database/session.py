@@ -21,7 +21,7 @@ from common.errors import DatabaseError, StorageError
 if TYPE_CHECKING:
     from alembic.config import Config
 
-SCHEMA_VERSION = "0001"  # the newest file in migrations/versions; a test compares
+SCHEMA_VERSION = "0002"  # the newest file in migrations/versions; a test compares
 MIGRATIONS = Path(__file__).parent / "migrations"
 CONNECT_TIMEOUT_S = 10
 RETRY_S = 0.02  # between two tries to get a new SQLite file alone

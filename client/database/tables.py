@@ -95,13 +95,13 @@ class Base(DeclarativeBase):
 
 
 class Run(Base):
-    """One execution of one step (ingest, cohort, federation, personalization, report)."""
+    """One execution of one step (ingest, review, cohort, federation, personalization, report)."""
 
     __tablename__ = "runs"
     __table_args__ = (one_of("status", ("running", "finished", "failed", "interrupted")),)
     id: Mapped[int] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(
-        Text(20), index=True, doc="ingest, cohort, federation, personalization or report"
+        Text(20), index=True, doc="ingest, review, cohort, federation, personalization or report"
     )
     name: Mapped[str] = mapped_column(Text(64), default="main", doc="Fold or other part of a journey")
     status: Mapped[str] = mapped_column(Text(12), doc="running, finished, failed or interrupted")
@@ -132,6 +132,9 @@ class Patient(Base):
     weight_kg: Mapped[float | None] = mapped_column(doc="kg")
     split: Mapped[str | None] = mapped_column(Text(12), doc="Assigned once, never changed; null before")
     stratum: Mapped[str | None] = mapped_column(Text(12), doc="positive or negative, when assigned")
+    files_sha256: Mapped[str | None] = mapped_column(
+        Text(64), doc="Digest of the names of the waveform files when last read"
+    )
 
     draws: Mapped[list[Draw]] = relationship(back_populates="patient")
     strips: Mapped[list[Strip]] = relationship(back_populates="patient")
@@ -145,6 +148,7 @@ class Draw(Base):
         UniqueConstraint("patient_id", "source_row"),
         CheckConstraint("(label is null) <> (exclusion is null)", name="label_or_reason"),
         one_of("label", LABELS),
+        one_of("hemolysis", ("reported", "suspected")),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     patient_id: Mapped[int] = mapped_column(ForeignKey("patients.id"))
@@ -152,7 +156,10 @@ class Draw(Base):
     source_row: Mapped[str] = mapped_column(Text(64), doc="Row of the lab table it came from")
     specimen_time: Mapped[datetime] = mapped_column(doc="Site time, as in the lab table")
     value: Mapped[float | None] = mapped_column(doc="mEq/L")
+    printed: Mapped[str | None] = mapped_column(Text(64), doc="The result as in the lab table")
     unit: Mapped[str | None] = mapped_column(Text(16), doc="As in the lab table")
+    flag: Mapped[str | None] = mapped_column(Text(16), doc="As in the lab table; never used for labels")
+    hemolysis: Mapped[str | None] = mapped_column(Text(12), doc="reported or suspected; null: neither")
     item: Mapped[str] = mapped_column(Text(32), doc="Item of the lab table")
     specimen: Mapped[str] = mapped_column(Text(16), doc="serum or whole_blood")
     censored: Mapped[str | None] = mapped_column(Text(8), doc="above or below, for 'GREATER THAN 10'")
@@ -182,16 +189,64 @@ class Strip(Base):
     start: Mapped[datetime] = mapped_column(doc="Site time")
     end: Mapped[datetime] = mapped_column(doc="Site time; not included")
     record: Mapped[str | None] = mapped_column(Text(128), doc="WFDB record read, relative to the root")
+    rate_hz: Mapped[float | None] = mapped_column(doc="Sampling rate of the files, Hz")
+    source: Mapped[list[dict[str, Any]]] = mapped_column(
+        JSON,
+        default=list,
+        doc="Files read, in order: file, first, last (samples), gain (units per mV), baseline, size, mtime_ns",
+    )
+    signal_sha256: Mapped[str | None] = mapped_column(Text(64), doc="Of the samples of the window as read")
     exclusion: Mapped[str | None] = mapped_column(Text(32), index=True, doc="Null: accepted")
+    reasons: Mapped[list[str]] = mapped_column(
+        JSON, default=list, doc="Every rule the strip fails, in the order in which they are asked"
+    )
+    beats_rejected: Mapped[dict[str, Any]] = mapped_column(
+        default=dict, doc="Beats that were found and not accepted, by reason"
+    )
     beat_offset: Mapped[int | None] = mapped_column(BigInteger, doc="First row in the beat store")
     n_beats: Mapped[int] = mapped_column(default=0, doc="Accepted beats")
     n_detected: Mapped[int] = mapped_column(default=0, doc="R peaks found")
+    agreement: Mapped[float | None] = mapped_column(doc="Of two R-peak detectors on an excerpt, 0 to 1")
     signal_s: Mapped[float] = mapped_column(default=0.0, doc="Seconds of lead II in the window")
     heart_rate_bpm: Mapped[float | None] = mapped_column(doc="From the median RR interval, per minute")
     quality: Mapped[dict[str, Any]] = mapped_column(default=dict, doc="Every quality figure, by name")
 
     patient: Mapped[Patient] = relationship(back_populates="strips")
     draw: Mapped[Draw | None] = relationship(back_populates="strip")
+
+
+class Review(Base):
+    """What a person said about one strip, looking at it; one verdict per strip and reviewer."""
+
+    __tablename__ = "reviews"
+    __table_args__ = (
+        UniqueConstraint("strip_id", "reviewer"),
+        one_of("verdict", ("usable", "unusable", "unsure")),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    strip_id: Mapped[int] = mapped_column(ForeignKey("strips.id"))
+    reviewer: Mapped[str] = mapped_column(Text(64), doc="Name or initials, as the reviewer gave them")
+    verdict: Mapped[str] = mapped_column(Text(12), doc="usable, unusable or unsure")
+    comment: Mapped[str | None] = mapped_column(Text(255))
+    exclusion: Mapped[str | None] = mapped_column(
+        Text(32), doc="What the software had said when the sheet was made; null: accepted"
+    )
+    sheet_sha256: Mapped[str] = mapped_column(Text(64), doc="Of the sheet that was looked at")
+    read_at: Mapped[datetime] = mapped_column(doc="UTC; when the verdicts were read in")
+
+    strip: Mapped[Strip] = relationship()
+
+
+class Forgotten(Base):
+    """A patient that was forgotten, so that no later ingest brings it back."""
+
+    __tablename__ = "forgotten"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    key_sha256: Mapped[str] = mapped_column(
+        Text(64), unique=True, doc="Digest of site name and identifier; see the threat model"
+    )
+    forgotten_at: Mapped[datetime] = mapped_column(doc="UTC")
+    details: Mapped[dict[str, Any]] = mapped_column(default=dict, doc="How many rows went, by table")
 
 
 class CohortMember(Base):

@@ -16,6 +16,7 @@ from common.config import validated
 from common.errors import ConfigurationError, StorageError
 from common.files import storage_errors
 from common.logs import Stage, duration, say, stage
+from common.workers import worker_processes
 from simulation.cohort.describe import aligned, describe_cohort
 from simulation.cohort.estimate import (
     Cost,
@@ -32,7 +33,6 @@ from simulation.cohort.forecast import MOST_PLANNED, Forecast, check_personal, f
 from simulation.cohort.parts import SiteOrder
 from simulation.cohort.profile import PROFILES, CohortSizes, SiteProfile, load_profile
 from simulation.cohort.site import SiteCounts, check_order, write_order
-from simulation.workers import worker_processes
 
 HOSPITALS, TRUTH = "hospitals", "truth"
 SITES = 3  # unless asked for otherwise

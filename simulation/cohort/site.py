@@ -13,6 +13,7 @@ from typing import Any
 from common.errors import ConfigurationError
 from common.files import storage_errors
 from common.seeding import stream
+from common.workers import Workers, worker_processes
 from simulation.cohort.folder import FORMAT, Claim, check_folder, claimed
 from simulation.cohort.parts import CLINICAL, WAVEFORMS, Member, SiteOrder, is_done, read_part, write_members
 from simulation.cohort.patient import Role
@@ -21,7 +22,6 @@ from simulation.cohort.stay import PatientPlan, plan_patient
 from simulation.cohort.tables import Tables, write_items
 from simulation.cohort.truth import TRUTH_COLUMNS
 from simulation.cohort.waveforms import write_indexes
-from simulation.workers import Workers, worker_processes
 
 FIRST_SUBJECT, LAST_SUBJECT = 20, 99_998  # p00 to p09, as in the matched waveforms
 JOBS_PER_WORKER, MOST_PER_JOB = 32, 8

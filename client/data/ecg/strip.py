@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -21,7 +22,7 @@ from client.data.ecg.quality import (
     typical_rr,
 )
 from client.data.ecg.rpeaks import find_beats, refine_peaks
-from client.data.exclusion import Exclusion
+from client.data.exclusion import BeatRejection, Exclusion
 from common.config import Settings
 
 # Zeros between spans where they are looked at together: more than any search around a peak reaches.
@@ -44,6 +45,8 @@ class StripSignal:
     exclusion : reason, or None for a strip that can be used.
     n_detected : R peaks detected.
     signal_s : seconds of signal that could be used, without gaps and flat stretches.
+    reasons : every rule the strip fails, in the order in which they are asked; the first is ``exclusion``.
+    beats_rejected : detected beats that are not among ``beats``, by reason; zeros are left out.
     """
 
     beats: npt.NDArray[np.float32]
@@ -54,6 +57,8 @@ class StripSignal:
     exclusion: Exclusion | None
     n_detected: int
     signal_s: float
+    reasons: tuple[Exclusion, ...] = ()
+    beats_rejected: Mapping[BeatRejection, int] = field(default_factory=dict)
 
 
 def process_strip(signal_mv: FloatArray, rate_hz: float, settings: Settings) -> StripSignal:

@@ -7,9 +7,10 @@ fits one of the two protocols; ingest does not change.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Final, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -21,6 +22,8 @@ from client.data.exclusion import Exclusion
 STAY_TOLERANCE: Final = timedelta(hours=12)
 
 Specimen = Literal["serum", "whole_blood"]
+#: ``reported``: the laboratory says so; ``suspected``: a rule says so, see ``client.data.hemolysis``.
+Hemolysis = Literal["reported", "suspected"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,9 @@ class Measurement:
     number : the numeric column, None where it is empty.
     unit, item : as printed.
     specimen : serum (or plasma), or whole blood.
-    admitted : the hospital linked the row to an admission.
+    admitted : the hospital linked the row to an admission, or knows no admissions.
+    hemolysis : whether red cells broke in the tube, which lets potassium out; None where nothing says so.
+    flag : the laboratory's own mark, as printed; stored, never used for labels.
     """
 
     source_row: str
@@ -67,6 +72,8 @@ class Measurement:
     item: str
     specimen: Specimen
     admitted: bool
+    hemolysis: Hemolysis | None = None
+    flag: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +88,28 @@ class Stay:
         return start - self.end <= tolerance and self.start - end <= tolerance
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Samples of one file that went into a window, so that anybody can find them again.
+
+    Attributes
+    ----------
+    file : the file of the samples, relative to the folder of the waveforms.
+    first, last : sample numbers in that file, half open.
+    gain : units per millivolt, None where the file stores millivolts.
+    baseline : the stored number of 0 mV.
+    size, mtime_ns : of the file when it was read: by them a later ingest notices a change.
+    """
+
+    file: str
+    first: int
+    last: int
+    gain: float | None
+    baseline: float
+    size: int
+    mtime_ns: int
+
+
 @dataclass(frozen=True)
 class Window:
     """The lead II recorded between two times, or the reason why there is none.
@@ -92,6 +121,7 @@ class Window:
     record : WFDB record most of the signal came from, relative to the folder of the waveforms.
     exclusion : why there is no signal, None where there is some.
     unreadable_segments : segments of the window that are missing or damaged.
+    pieces : what was read, in the order in which it was put together.
     """
 
     signal_mv: npt.NDArray[np.float64]
@@ -99,6 +129,7 @@ class Window:
     record: str | None
     exclusion: Exclusion | None
     unreadable_segments: int = 0
+    pieces: tuple[Piece, ...] = ()
 
 
 class Recordings(Protocol):
@@ -137,8 +168,18 @@ class LabSource(Protocol):
     def stays(self, key: str) -> list[Stay]:
         """Return a patient's admissions and intensive care stays."""
 
-    def recordings(self, key: str) -> Recordings:
-        """Return a patient's waveform records."""
+    def opener(self, key: str) -> Callable[[], Recordings]:
+        """Return what opens a patient's waveform records; it can be sent to another process."""
+
+    @property
+    def waveform_root(self) -> Path:
+        """The folder that the files of pieces are relative to."""
+
+    def waveform_files(self, key: str) -> list[str]:
+        """Name a patient's waveform files, sorted; by it a later ingest notices that files came or went.
+
+        Names only: no file is opened, and a folder that is gone has none.
+        """
 
 
 @dataclass(frozen=True)

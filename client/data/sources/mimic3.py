@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from client.data.sources.base import Measurement, Person, Stay
@@ -73,6 +74,17 @@ class Mimic3Source:
         """Return a patient's admissions and intensive care stays."""
         return self._tables.stays(key)
 
-    def recordings(self, key: str) -> MatchedRecordings:
-        """Open a patient's waveform records."""
-        return self._waveforms.of(key, self._tables.stays(key))
+    def opener(self, key: str) -> Callable[[], MatchedRecordings]:
+        """Return what opens a patient's waveform records."""
+        return partial(
+            MatchedRecordings, self._waveforms.root, self._waveforms.names(key), self._tables.stays(key)
+        )
+
+    @property
+    def waveform_root(self) -> Path:
+        """The folder of the waveforms."""
+        return self._waveforms.root
+
+    def waveform_files(self, key: str) -> list[str]:
+        """Name the files in the folders of a patient's records."""
+        return self._waveforms.files(key)

@@ -9,9 +9,8 @@ Source: MIMIC-III Waveform Database Matched Subset 1.0 (PhysioNet); SCIENCE sect
 from __future__ import annotations
 
 import hashlib
-import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -21,43 +20,43 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from client.data.exclusion import Exclusion
 from client.data.sources.base import Stay, Window
-from client.data.sources.wfdb_files import Header, read_header, read_lead
+from client.data.sources.wfdb_files import Header, piece_of, read_header, read_lead
+from client.data.sources.windows import LEAD_II, MAX_RATE_HZ, MIN_RATE_HZ, Part, window_of
 from common.errors import SourceError
 
-LEAD: Final = "II"
 INDEX: Final = "RECORDS-waveforms"
 # p000020-2183-04-28-17-47; the numerics record of the same time ends with n and is not meant.
 RECORD_NAME: Final = re.compile(r"[ps](\d+)-\d{4}-\d\d-\d\d-\d\d-\d\d")
 GAP: Final = "~"
-# Other rates are damaged headers, or numerics that are listed among the waveforms.
-MIN_RATE_HZ: Final = 50.0
-MAX_RATE_HZ: Final = 10_000.0
+
+Headers = Callable[[Path], Header]
 
 
 @dataclass(frozen=True)
 class Recording:
-    """Where the segments of one record lie.
+    """Where the segments of one record lie; see ``client.data.sources.windows.Timeline``.
 
     Attributes
     ----------
+    root : folder of the waveforms.
     name : record, relative to the waveform folder.
-    folder : folder of its files.
     start, end : time of the first sample and after the last one.
     rate_hz : sampling rate, Hz.
     segments : names; gaps and the layout header are left out.
     starts, lengths : (n_segments,) samples, from the start of the record.
+    headers : reads the header of a segment, perhaps from memory.
     """
 
+    root: Path
     name: str
-    folder: Path
     start: datetime
     end: datetime
     rate_hz: float
     segments: tuple[str, ...]
     starts: npt.NDArray[np.int64]
     lengths: npt.NDArray[np.int64]
+    headers: Headers
 
     def overlapping(self, first: int, last: int) -> Iterator[tuple[str, int, int, int]]:
         """Yield name, start in the record, and first and last sample of each segment in a range."""
@@ -65,8 +64,26 @@ class Recording:
             start, length = int(self.starts[index]), int(self.lengths[index])
             yield self.segments[index], start, max(first - start, 0), min(last - start, length)
 
+    def parts(self, first: int, last: int) -> Iterator[Part]:
+        """Read lead II between two samples, segment by segment."""
+        folder = (self.root / self.name).parent
+        for name, offset, a, b in self.overlapping(first, last):
+            path = folder / name
+            try:
+                header = self.headers(path)
+                channel = header.channel(*LEAD_II)
+                if channel is None:
+                    yield Part(path, "absent")
+                    continue
+                samples = read_lead(path, header, channel, a, b)
+                piece = piece_of(self.root, path, header, channel, a, b)
+            except SourceError:
+                yield Part(path, "damaged")
+                continue
+            yield Part(path, "read", offset + a, samples, piece)
 
-def read_recording(root: Path, name: str) -> Recording:
+
+def read_recording(root: Path, name: str, headers: Headers | None = None) -> Recording:
     """Read a record's master header.
 
     Raises
@@ -89,14 +106,15 @@ def read_recording(root: Path, name: str) -> Recording:
     except OverflowError:
         raise SourceError("a header file ends after the year 9999") from None
     return Recording(
+        root=root,
         name=name,
-        folder=path.parent,
         start=header.start,
         end=end,
         rate_hz=header.rate_hz,
         segments=tuple(parts[i][0] for i in kept),
         starts=starts[kept],
         lengths=lengths[kept],
+        headers=headers or _segment_header,
     )
 
 
@@ -147,9 +165,19 @@ class WaveformIndex:
         names = sorted(name for names in self._records.values() for name in names)
         return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
+    def names(self, key: str) -> list[str]:
+        """Return the records of one patient, relative to the root."""
+        return sorted(set(self._records.get(key, [])))
+
+    def files(self, key: str) -> list[str]:
+        """Name all files in the folders of a patient's records, relative to the root."""
+        folders = sorted({(self.root / name).parent for name in self.names(key)})
+        found = [path for folder in folders if folder.is_dir() for path in folder.iterdir()]
+        return sorted(path.relative_to(self.root).as_posix() for path in found)
+
     def of(self, key: str, stays: Sequence[Stay]) -> MatchedRecordings:
         """Open the records of one patient."""
-        return MatchedRecordings(self.root, sorted(set(self._records.get(key, []))), stays)
+        return MatchedRecordings(self.root, self.names(key), stays)
 
 
 class MatchedRecordings:
@@ -158,15 +186,15 @@ class MatchedRecordings:
     def __init__(self, root: Path, names: Sequence[str], stays: Sequence[Stay]) -> None:
         self._recordings: list[Recording] = []
         self.unreadable_records: list[str] = []
+        headers: Headers = lru_cache(maxsize=64)(_segment_header)
         for name in names:
             try:
-                self._recordings.append(read_recording(root, name))
+                self._recordings.append(read_recording(root, name, headers))
             except SourceError as error:
                 self.unreadable_records.append(str(error))
         self._recordings.sort(key=lambda recording: (recording.start, recording.name))
         self._stays = stays
         self._damaged: set[Path] = set()
-        self._header = lru_cache(maxsize=64)(_segment_header)
 
     @property
     def n_unreadable_segments(self) -> int:
@@ -174,57 +202,12 @@ class MatchedRecordings:
         return len(self._damaged)
 
     def lead_ii(self, start: datetime, end: datetime) -> Window:
-        """Read lead II from ``start`` up to, not including, ``end``.
-
-        Segments that are missing or damaged are left out. Records of the same time as the window that
-        touch no stay of the patient, give or take 12 hours, are not believed: their dates are wrong.
-        """
-        here = [r for r in self._recordings if r.start < end and r.end > start]
-        believed = [r for r in here if any(stay.overlaps(r.start, r.end) for stay in self._stays)]
-        if not believed:
-            return _nothing(Exclusion.NO_CLINICAL_OVERLAP if here else Exclusion.NO_WAVEFORM)
-        # One grid of samples per window: that of the record which covers most of it.
-        main = max(believed, key=lambda r: min(r.end, end) - max(r.start, start))
-        signal = np.full(round((end - start).total_seconds() * main.rate_hz), np.nan)
-        segments = damaged = 0
-        leads, most, record = 0, 0, None
-        for recording in (r for r in believed if r.rate_hz == main.rate_hz):
-            # The first sample at or after the start of the window; rounding errors are below 1e-6.
-            first = math.ceil((start - recording.start).total_seconds() * recording.rate_hz - 1e-6)
-            samples = 0
-            for name, offset, a, b in recording.overlapping(first, first + len(signal)):
-                segments += 1
-                try:
-                    piece = self._read(recording.folder / name, a, b)
-                except SourceError:
-                    damaged += 1
-                    self._damaged.add(recording.folder / name)
-                    continue
-                if piece is None:
-                    continue
-                leads += 1
-                place = signal[offset + a - first : offset + b - first]
-                np.copyto(place, piece, where=np.isnan(place))
-                samples += b - a
-            if samples > most:
-                most, record = samples, recording.name
-        if leads == 0:
-            reason = Exclusion.NO_WAVEFORM if segments == 0 else Exclusion.LEAD_II_ABSENT
-            return _nothing(Exclusion.UNREADABLE_SEGMENT if damaged else reason, damaged)
-        return Window(signal, main.rate_hz, record, None, damaged)
-
-    def _read(self, path: Path, start: int, stop: int) -> npt.NDArray[np.float64] | None:
-        header = self._header(path)
-        channel = header.channel(LEAD)
-        return None if channel is None else read_lead(path, header, channel, start, stop)
+        """Read lead II from ``start`` up to, not including, ``end``; see ``windows.window_of``."""
+        return window_of(self._recordings, start, end, self._stays, self._damaged)
 
 
 def _segment_header(path: Path) -> Header:
     return read_header(path.with_name(f"{path.name}.hea"))
-
-
-def _nothing(reason: Exclusion, damaged: int = 0) -> Window:
-    return Window(np.empty(0), 0.0, None, reason, damaged)
 
 
 def _record_names(root: Path) -> list[str]:

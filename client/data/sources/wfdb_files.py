@@ -17,24 +17,43 @@ import numpy as np
 import numpy.typing as npt
 import wfdb
 
+from client.data.sources.base import Piece
 from common.errors import SourceError
 
+# Stored units per physical unit where a header names none (WFDB header specification).
+DEFAULT_GAIN: Final = 200.0
 # Sampling rate of a header that names none (WFDB header specification).
 DEFAULT_RATE_HZ: Final = 250.0
 # A century at 1,000 Hz is 2^41 samples; what is longer is a damaged number.
 MAX_SAMPLES: Final = 2**42
 TO_MILLIVOLT: Final = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "v": 1e3}
 
-_GAIN = re.compile(r"(?P<gain>[^(/]*)(?:\([^)]*\))?(?:/(?P<units>\S+))?")
+_GAIN = re.compile(r"(?P<gain>[^(/]*)(?:\((?P<baseline>[^)]*)\))?(?:/(?P<units>\S+))?")
+# format, then x samples per frame, : skew, + offset (WFDB header specification)
+_FORMAT = re.compile(r"\d+(?:x(?P<per_frame>\d+))?(?::\d+)?(?:\+\d+)?")
 _DATE = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})")
 
 
 @dataclass(frozen=True)
 class SignalLine:
-    """One signal of a header: its name and its unit."""
+    """One signal of a header.
+
+    Attributes
+    ----------
+    name : of the signal.
+    units : physical unit.
+    file : file of its samples.
+    gain : stored units per physical unit; 0 where the header gives none (WFDB then assumes 200).
+    baseline : stored number of physical zero.
+    per_frame : samples per frame.
+    """
 
     name: str
     units: str
+    file: str = ""
+    gain: float = 0.0
+    baseline: float = 0.0
+    per_frame: int = 1
 
 
 @dataclass(frozen=True)
@@ -58,10 +77,10 @@ class Header:
     segments: tuple[tuple[str, int], ...]
     comments: tuple[str, ...]
 
-    def channel(self, lead: str) -> int | None:
-        """Return the position of a lead among the signals, None where it was not recorded."""
+    def channel(self, *leads: str) -> int | None:
+        """Return the position of the first of some leads among the signals, None without any of them."""
         names = [signal.name for signal in self.signals]
-        return names.index(lead) if lead in names else None
+        return next((names.index(lead) for lead in leads if lead in names), None)
 
 
 def read_header(path: Path) -> Header:
@@ -88,6 +107,40 @@ def read_header(path: Path) -> Header:
         return _parse(body, comments)
     except (ValueError, IndexError, OverflowError):
         raise SourceError("a header file does not follow the WFDB header format") from None
+
+
+def piece_of(root: Path, record: Path, header: Header, channel: int, first: int, last: int) -> Piece:
+    """Describe samples of a signal of a single-segment record for the database.
+
+    Parameters
+    ----------
+    root : folder of the waveforms.
+    record : path of the record, without extension.
+    header : its header.
+    channel : position of the signal.
+    first, last : sample numbers, half open.
+
+    Raises
+    ------
+    SourceError
+        If the file of the samples is missing.
+    """
+    signal = header.signals[channel]
+    path = record.with_name(signal.file)
+    try:
+        found = path.stat()
+    except (OSError, ValueError) as error:
+        raise SourceError("a signal file is missing") from error
+    return Piece(
+        file=path.relative_to(root).as_posix(),
+        first=first,
+        last=last,
+        # Units per millivolt, whatever the header counts in.
+        gain=(signal.gain or DEFAULT_GAIN) / TO_MILLIVOLT.get(signal.units.lower(), 1.0),
+        baseline=signal.baseline,
+        size=found.st_size,
+        mtime_ns=found.st_mtime_ns,
+    )
 
 
 def read_lead(record: Path, header: Header, channel: int, start: int, stop: int) -> npt.NDArray[np.float64]:
@@ -154,8 +207,26 @@ def _signal(line: str) -> SignalLine:
     # file, format, gain(baseline)/units, resolution, zero, first value, checksum, block size, description
     fields = line.split(maxsplit=8)
     match = _GAIN.fullmatch(fields[2]) if len(fields) > 2 else None
-    units = match["units"] if match and match["units"] else "mV"
-    return SignalLine(fields[8].strip() if len(fields) > 8 else "", units)
+    form = _FORMAT.fullmatch(fields[1]) if len(fields) > 1 else None
+    # Without a baseline of its own, zero volts are stored as the ADC zero.
+    zero = (match["baseline"] if match else None) or (fields[4] if len(fields) > 4 else "0")
+    return SignalLine(
+        name=fields[8].strip() if len(fields) > 8 else "",
+        units=match["units"] if match and match["units"] else "mV",
+        file=fields[0],
+        gain=_number(match["gain"]) if match else 0.0,
+        baseline=_number(zero),
+        per_frame=max(1, int(form["per_frame"] or 1)) if form else 1,
+    )
+
+
+def _number(text: str) -> float:
+    """Read a number of a signal line; 0 where it is none: wfdb decides what the samples are."""
+    try:
+        value = float(text)
+    except ValueError:
+        return 0.0
+    return value if math.isfinite(value) else 0.0
 
 
 def _start(clock: str, day: str) -> datetime | None:

@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from common.metrics import auc
 from common.seeding import stream
+from common.workers import Workers
 from simulation.cohort.profile import SiteProfile
 from simulation.cohort.proof.studies import Array, Flags, Table, run_study
 from simulation.cohort.proof.targets import TARGETS, Target
-from simulation.workers import Workers
 
 HIGH = 5.5
 GOOD_T_MV = 0.1

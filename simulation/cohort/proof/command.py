@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from common.workers import worker_processes
 from simulation.cohort.profile import PROFILES
 from simulation.cohort.proof.check import check_table, run_check
 from simulation.cohort.proof.difficulty import difficulty_table, run_difficulty
-from simulation.workers import worker_processes
 
 TABLES = "physiology.txt"
 

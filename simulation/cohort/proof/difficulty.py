@@ -19,6 +19,7 @@ from client.data.sources.mimic3_waveforms import MatchedRecordings
 from common.logs import stage
 from common.metrics import auc
 from common.seeding import stream
+from common.workers import Workers, worker_processes
 from simulation.cohort.labs import label_of
 from simulation.cohort.profile import CohortSizes, SiteProfile
 from simulation.cohort.proof.studies import Array, Flags, measure
@@ -26,7 +27,6 @@ from simulation.cohort.site import plan_site
 from simulation.cohort.stay import PatientPlan
 from simulation.cohort.watch import STRIP_S
 from simulation.cohort.waveforms import write_waveforms
-from simulation.workers import Workers, worker_processes
 
 POSITIVE_SHARE = 0.5  # as in the source paper's generic set
 LEAST_S = 120.0

@@ -21,6 +21,7 @@ from client.data.sources.base import Stay as ClinicalStay
 from client.data.sources.mimic3_waveforms import MatchedRecordings
 from common.logs import stage
 from common.seeding import key, stream
+from common.workers import Workers, worker_processes
 from simulation.cohort.patient import Patient, Role, make_patient
 from simulation.cohort.potassium import STEP_H, Course
 from simulation.cohort.profile import SiteProfile
@@ -28,7 +29,6 @@ from simulation.cohort.proof.delineate import NOTHING, Measures, measure_strip
 from simulation.cohort.stay import PatientPlan, Stay
 from simulation.cohort.watch import Stretch
 from simulation.cohort.waveforms import write_waveforms
-from simulation.workers import Workers, worker_processes
 
 STRIP_S = 60
 SESSION_STRIP_S = 300  # beats were averaged over five minutes

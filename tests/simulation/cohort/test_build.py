@@ -22,6 +22,7 @@ from client.data.labels import label_draws
 from client.data.sources.base import Measurement
 from common.config import LabelSettings
 from common.errors import ConfigurationError, FedkalemiaError, StorageError
+from common.workers import worker_processes
 from simulation.cohort import build, estimate, parts
 from simulation.cohort.build import (
     Hospital,
@@ -39,7 +40,6 @@ from simulation.cohort.forecast import check_personal, forecast
 from simulation.cohort.labs import SERUM, WHOLE_BLOOD, Draw, measurements
 from simulation.cohort.profile import PROFILES, CohortSizes
 from simulation.cohort.site import plan_site, role_counts, roles_of, write_site
-from simulation.workers import worker_processes
 
 NORTH = PROFILES["north"]
 FEW = CohortSizes(patients=4, personal_patients=0, positive_share=0.5, most_draws=1, window_hours=0.02)

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common.workers import worker_processes
 from simulation.cohort.profile import load_profile
 from simulation.cohort.proof import check, studies, targets
 from simulation.cohort.proof.check import Finding, check_table, derived, run_check
-from simulation.workers import worker_processes
 
 PATIENTS, SEED = 200, 7  # as on the page of the documentation
 

@@ -4,7 +4,7 @@ import os
 import pytest
 
 from common.logs import PlainReporter, current_reporter, stage, use_reporter
-from simulation.workers import map_processes
+from common.workers import map_processes
 
 
 def describe(item: int) -> tuple[int, int]:
