@@ -193,7 +193,7 @@ class Strip(Base):
     source: Mapped[list[dict[str, Any]]] = mapped_column(
         JSON,
         default=list,
-        doc="Files read, in order: file, first, last (samples), gain (units per mV), baseline, size, mtime_ns",
+        doc="Files read: file, first and last sample, gain (units per mV), baseline, size, mtime_ns",
     )
     signal_sha256: Mapped[str | None] = mapped_column(Text(64), doc="Of the samples of the window as read")
     exclusion: Mapped[str | None] = mapped_column(Text(32), index=True, doc="Null: accepted")
