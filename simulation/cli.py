@@ -124,6 +124,10 @@ def cohort(
     continuous: Annotated[
         bool, typer.Option("--continuous", help="Write all monitored hours, not only those around draws")
     ] = False,
+    layout: Annotated[
+        str | None,
+        typer.Option(help="Layout of the files: mimic3 or mimic4; by default that of each profile"),
+    ] = None,
     seed: Seed = 0,
     truth: Annotated[
         Path | None, typer.Option(help="Folder of the ground truth; by default OUT/truth")
@@ -133,7 +137,7 @@ def cohort(
         bool, typer.Option("--describe", help="Print what would be written, and write nothing")
     ] = False,
 ) -> None:
-    """Write synthetic hospitals in the MIMIC-III layout, from a few patients to thousands."""
+    """Write synthetic hospitals in the layout of real ones, from a few patients to thousands."""
     from simulation.cohort.build import (
         SITES,
         TRUTH,
@@ -144,6 +148,7 @@ def cohort(
         cohort_sizes,
         describe_sites,
         site_orders,
+        sites_in_layout,
         write_sites,
     )
 
@@ -161,6 +166,8 @@ def cohort(
         continuous=continuous,
     )
     profiles = chosen_sites(profile) if profile else built_in_sites(SITES if sites is None else sites)
+    if layout is not None:
+        profiles = sites_in_layout(profiles, layout)
     folder = Path() if out is None else out
     orders = site_orders(profiles, sizes, seed, folder, truth)
     if describe:

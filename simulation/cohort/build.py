@@ -30,6 +30,7 @@ from simulation.cohort.estimate import (
 )
 from simulation.cohort.folder import COMPLETE, WORK, complete_mark, foreign_entries
 from simulation.cohort.forecast import MOST_PLANNED, Forecast, check_personal, forecast
+from simulation.cohort.layouts import LAYOUTS, in_layout
 from simulation.cohort.parts import SiteOrder
 from simulation.cohort.profile import PROFILES, CohortSizes, SiteProfile, load_profile
 from simulation.cohort.site import SiteCounts, check_order, write_order
@@ -85,6 +86,20 @@ def chosen_sites(names: Sequence[str]) -> list[SiteProfile]:
                 "copy of the profile"
             )
     return profiles
+
+
+def sites_in_layout(profiles: Sequence[SiteProfile], layout: str) -> list[SiteProfile]:
+    """Return profiles whose files are all in one layout.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such layout.
+    """
+    name = next((name for name in LAYOUTS if name == layout), None)
+    if name is None:
+        raise ConfigurationError(f"unknown --layout {layout!r}; allowed: {', '.join(LAYOUTS)}")
+    return [in_layout(profile, name) for profile in profiles]
 
 
 def cohort_sizes(**options: Any) -> CohortSizes:
@@ -228,7 +243,7 @@ class Hospital:
     def source(self) -> dict[str, Any]:
         """Return the ``[source]`` section of a site that reads it, clock offset included."""
         ahead = self.profile.laboratory.clock_offset_min
-        return {"kind": "mimic3", "folder": str(self.folder)} | (
+        return {"kind": self.profile.files.layout, "folder": str(self.folder)} | (
             {"lab_clock_ahead_min": ahead} if ahead else {}
         )
 
@@ -281,6 +296,8 @@ def closing_text(written: Sequence[WrittenSite], out: Path, truth: Path) -> str:
     name = first.profile.name
     ahead = first.profile.laboratory.clock_offset_min
     clock = f" --lab-clock-ahead {ahead}" if ahead else ""
+    layout = first.profile.files.layout
+    source = "" if layout == "mimic3" else f" --source {layout}"
     return "\n".join(
         [
             "",
@@ -290,7 +307,7 @@ def closing_text(written: Sequence[WrittenSite], out: Path, truth: Path) -> str:
             f"Ground truth  {truth} (for tests; no site may read it)",
             "",
             "next: one site by itself, or all of them as a federation",
-            f"  fedkalemia-site init runs/{name} --name {name} --data {first.folder}{clock}",
+            f"  fedkalemia-site init runs/{name} --name {name} --data {first.folder}{source}{clock}",
             f"  fedkalemia-sim run --source synthetic --data {out} --out runs/federation",
         ]
     )

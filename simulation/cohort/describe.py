@@ -58,6 +58,7 @@ def tables_text(profile: SiteProfile) -> str:
         away = "ahead" if laboratory.clock_offset_min > 0 else "behind"
         parts.append(f"clock {abs(laboratory.clock_offset_min)} min {away}")
     case = "upper case" if files.upper_case else "lower case"
+    parts += [] if files.layout == "mimic3" else [f"layout {files.layout}"]
     return ", ".join([*parts, f"{case} .csv{'.gz' if files.compressed else ''}"])
 
 

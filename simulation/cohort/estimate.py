@@ -18,12 +18,12 @@ from common.files import free_bytes
 from simulation.cohort import monitor_parameters as monitors
 from simulation.cohort.folder import complete_mark, count_parts
 from simulation.cohort.forecast import Forecast
+from simulation.cohort.layouts import layout_of
 from simulation.cohort.parts import SiteOrder
 from simulation.cohort.profile import CohortSizes, SiteProfile
 from simulation.cohort.recording import records_of, wiring_of
 from simulation.cohort.stay import PatientPlan, Stretch, plan_patient
 from simulation.cohort.truth import patient_truth, write_beats
-from simulation.cohort.waveforms import write_waveforms
 
 CALIBRATION_S, WARM_UP_S = (120, 1800), 20  # of ECG, not of time
 BLOCK_BYTES = 4096  # of common file systems; the last block of a file is half empty on average
@@ -101,7 +101,7 @@ def measure_pace(profile: SiteProfile, sizes: CohortSizes, truth: bool = True) -
             stretch = Stretch(0, end - length, end, lead_ii=True, noisy=False, record=0)
             one = replace(plan, stretches=(stretch,))
             begun = time.process_time()
-            write_waveforms(Path(folder), one, 0)
+            layout_of(profile).write_waveforms(Path(folder), one, 0)
             if truth:
                 patient_truth(one)
                 write_beats(Path(folder), one)

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 from common.errors import ConfigurationError
 from simulation.cohort.labs import Draw, measurements
+from simulation.cohort.layouts import layout_of
 from simulation.cohort.patient import Role
 from simulation.cohort.profile import CohortSizes, SiteProfile
 from simulation.cohort.recording import leads_of, records_of, wiring_of
 from simulation.cohort.site import role_counts, roles_of
 from simulation.cohort.stay import PatientPlan, label_of, plan_patient
-from simulation.cohort.tables import patient_rows
 
 LABELS = ("positive", "gap", "negative", "low")
 TRIED = 12  # personal patients that are planned until one is enough
@@ -87,7 +87,7 @@ def forecast(profile: SiteProfile, sizes: CohortSizes, seed: int, most: int = MO
             sums[name] += value * counts[role] / min(counts[role], limit)
         if planned[role] <= WITH_ROWS:
             begun = time.process_time()
-            rows = patient_rows(plan)
+            rows = layout_of(profile).patient_rows(plan)
             share = counts[role] / min(counts[role], limit, WITH_ROWS)
             sums["seconds"] += share * (time.process_time() - begun)
             sums["table_bytes"] += share * sum(len(line) + 8 for lines in rows.values() for line in lines)

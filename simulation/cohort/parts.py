@@ -20,12 +20,11 @@ from typing import Any
 from common.errors import StorageError
 from common.files import read_json, storage_errors, write_atomic
 from simulation.cohort.folder import part_file, scratch_folder
+from simulation.cohort.layouts import layout_of
 from simulation.cohort.patient import Role
 from simulation.cohort.profile import CohortSizes, SiteProfile
 from simulation.cohort.stay import PatientPlan, plan_patient
-from simulation.cohort.tables import patient_rows
 from simulation.cohort.truth import patient_truth, write_beats
-from simulation.cohort.waveforms import patient_folder, write_waveforms
 
 CLINICAL, WAVEFORMS = "clinical", "waveforms"
 
@@ -97,11 +96,12 @@ def read_part(root: Path, subject_id: int) -> dict[str, Any]:
 
 def _write_patient(root: Path, plan: PatientPlan, number: int) -> None:
     subject = plan.patient.subject_id
+    layout = layout_of(plan.profile)
     scratch = _scratch(root, subject)
     try:
         with storage_errors(root):
-            records = write_waveforms(scratch / WAVEFORMS, plan, number)
-            shutil.rmtree(root / WAVEFORMS / patient_folder(subject), ignore_errors=True)
+            records = layout.write_waveforms(scratch / WAVEFORMS, plan, number)
+            shutil.rmtree(root / WAVEFORMS / layout.patient_folder(subject), ignore_errors=True)
             files = _move(scratch, root)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -115,9 +115,8 @@ def _write_patient(root: Path, plan: PatientPlan, number: int) -> None:
         files=len(files),
         bytes=sum(files.values()),
     )
-    _write_part(
-        root, subject, {"files": files, "records": records, "tables": patient_rows(plan), "counts": counts}
-    )
+    rows = layout.patient_rows(plan)
+    _write_part(root, subject, {"files": files, "records": records, "tables": rows, "counts": counts})
 
 
 def _write_truth(root: Path, plan: PatientPlan) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,6 +13,13 @@ from common.errors import ConfigurationError
 
 TURNING_POINT_HZ = 500.0  # the rate before a 4:1 turning-point reduction to 125 Hz
 RATES_HZ = (125.0, 249.89, 250.0, 500.0)
+LayoutName = Literal["mimic3", "mimic4"]
+#: What the monitors of hospitals with a layout are like; of it, what no site of that layout may change.
+LAYOUT_MONITORS: Mapping[LayoutName, Mapping[str, Any]] = {
+    "mimic3": {},
+    "mimic4": {"rate_hz": 249.89, "turning_point": False, "bits": 16, "gains": (200,)},
+}
+FIXED_BY_LAYOUT = ("rate_hz", "bits")
 MOST_PATIENTS = 99_979  # the matched waveforms have folders for SUBJECT_ID 20 to 99998
 
 
@@ -127,8 +134,9 @@ class Monitor(Section):
 
 
 class FileStyle(Section):
-    """How the clinical tables are written."""
+    """How the files are written."""
 
+    layout: LayoutName = Field("mimic3", description="Layout of tables and waveforms")
     upper_case: bool = Field(True, description="Headers and names in upper case (full release), else lower")
     compressed: bool = Field(True, description="Tables as .csv.gz, else .csv")
 
@@ -148,6 +156,17 @@ class SiteProfile(Section):
     laboratory: Laboratory = Laboratory()
     monitor: Monitor = Monitor()
     files: FileStyle = FileStyle()
+
+    @model_validator(mode="after")
+    def _fits_its_layout(self) -> Self:
+        for key, value in LAYOUT_MONITORS[self.files.layout].items():
+            found = getattr(self.monitor, key)
+            if key in FIXED_BY_LAYOUT and found != value:
+                raise ValueError(
+                    f"files.layout = {self.files.layout!r} stores monitor.{key} = {value:g}, not {found:g}; "
+                    "change one of them"
+                )
+        return self
 
 
 class CohortSizes(Section):

@@ -15,13 +15,13 @@ from common.files import storage_errors
 from common.seeding import stream
 from common.workers import Workers, worker_processes
 from simulation.cohort.folder import FORMAT, Claim, check_folder, claimed
+from simulation.cohort.layouts import layout_of
 from simulation.cohort.parts import CLINICAL, WAVEFORMS, Member, SiteOrder, is_done, read_part, write_members
 from simulation.cohort.patient import Role
 from simulation.cohort.profile import CohortSizes, SiteProfile, check_site
 from simulation.cohort.stay import PatientPlan, plan_patient
-from simulation.cohort.tables import Tables, write_items
+from simulation.cohort.tables import Tables
 from simulation.cohort.truth import TRUTH_COLUMNS
-from simulation.cohort.waveforms import write_indexes
 
 FIRST_SUBJECT, LAST_SUBJECT = 20, 99_998  # p00 to p09, as in the matched waveforms
 JOBS_PER_WORKER, MOST_PER_JOB = 32, 8
@@ -117,9 +117,9 @@ def write_site(
     truth: Path | None = None,
     workers: int = 1,
 ) -> SiteCounts:
-    """Write a synthetic site in the MIMIC-III layout.
+    """Write a synthetic site in the layout of its profile.
 
-    ``folder/clinical`` holds the tables, ``folder/waveforms`` the matched waveforms. The same arguments give
+    ``folder/clinical`` holds the tables, ``folder/waveforms`` the waveforms. The same arguments give
     the same bytes, whatever the number of workers. A complete folder of the same arguments is left as it is;
     one that was interrupted goes on with the patients that are missing.
 
@@ -235,16 +235,18 @@ def _assemble_site(site: Claim, order: SiteOrder) -> dict[str, int]:
     """Put the parts of all patients together: tables, indexes, mark."""
     records: list[str] = []
     counts: Counter[str] = Counter()
+    layout, style = layout_of(order.profile), order.profile.files
     with storage_errors(site.root):
-        with Tables(site.root / CLINICAL, order.profile.files) as tables:
-            write_items(tables)
+        with Tables(site.root / CLINICAL, style, layout.columns, layout.counted) as tables:
+            for table, lines in layout.item_rows(style).items():
+                tables.add_lines(table, lines)
             for part in _parts(site, order):
                 for table, lines in part["tables"].items():
                     tables.add_lines(table, lines)
                 records += part["records"]
                 counts.update(part["counts"])
-        write_indexes(site.root / WAVEFORMS, records)
-        counts["bytes"] += sum(path.stat().st_size for path in (site.root / CLINICAL).iterdir())
+        layout.write_indexes(site.root / WAVEFORMS, records)
+        counts["bytes"] += sum(path.stat().st_size for path in (site.root / CLINICAL).rglob("*.csv*"))
         found = asdict(SiteCounts(**counts))
         site.finish(found)
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -53,28 +53,37 @@ class Tables:
     ----------
     folder : made if it is missing.
     style : upper-case quoted or lower-case plain, compressed or not.
+    columns : of each table, by its path below the folder without extension.
+    counted : tables whose first column is a running number, which is added here.
     """
 
-    def __init__(self, folder: Path, style: FileStyle) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._style = style
-        self._rows = dict.fromkeys(COLUMNS, 0)
+    def __init__(
+        self,
+        folder: Path,
+        style: FileStyle,
+        columns: Mapping[str, Sequence[str]] = COLUMNS,
+        counted: Collection[str] = frozenset(COLUMNS),
+    ) -> None:
+        self._counted = counted
+        self._rows = dict.fromkeys(columns, 0)
         self._raw: list[IO[bytes]] = []
         self._files: dict[str, io.TextIOWrapper] = {}
-        for table, columns in COLUMNS.items():
+        for table, header in columns.items():
             path = folder / f"{table}.csv{'.gz' if style.compressed else ''}"
+            path.parent.mkdir(parents=True, exist_ok=True)
             raw = path.open("wb")
             self._raw.append(raw)
             stream = gzip.GzipFile("", "wb", 6, raw, mtime=0) if style.compressed else raw
             self._files[table] = io.TextIOWrapper(stream, encoding="utf-8", newline="")
-            names = [f'"{name}"' if style.upper_case else name.lower() for name in columns]
+            names = [f'"{name}"' if style.upper_case else name.lower() for name in header]
             self._files[table].write(",".join(names) + "\n")
 
     def add_lines(self, table: str, lines: Iterable[str]) -> None:
-        """Append lines that lack their ROW_ID, which is counted here."""
+        """Append lines, without the running number of those tables that have one."""
         for line in lines:
             self._rows[table] += 1
-            self._files[table].write(f"{self._rows[table]},{line}\n")
+            number = f"{self._rows[table]}," if table in self._counted else ""
+            self._files[table].write(f"{number}{line}\n")
 
     def __enter__(self) -> Tables:
         return self
@@ -87,16 +96,10 @@ class Tables:
         for raw in self._raw:
             raw.close()
 
-    @property
-    def style(self) -> FileStyle:
-        """How rows are written."""
-        return self._style
 
-
-def write_items(tables: Tables) -> None:
-    """Write D_LABITEMS, decoys included."""
-    rows = ((item, *texts) for item, texts in ITEMS.items())
-    tables.add_lines("D_LABITEMS", [csv_line(row, tables.style) for row in rows])
+def item_rows(style: FileStyle) -> dict[str, list[str]]:
+    """Rows of D_LABITEMS, decoys included, without ROW_ID."""
+    return {"D_LABITEMS": [csv_line((item, *texts), style) for item, texts in ITEMS.items()]}
 
 
 def patient_rows(plan: PatientPlan) -> dict[str, list[str]]:

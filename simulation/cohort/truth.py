@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from simulation.cohort.heart import Heart, heart_of
+from simulation.cohort.layouts import layout_of
 from simulation.cohort.recording import records_of
 from simulation.cohort.rhythm import FIBRILLATING, PACED, Array, Kinds
 from simulation.cohort.stay import PatientPlan, Stretch, label_of
 from simulation.cohort.watch import STRIP_S
-from simulation.cohort.waveforms import record_path
 
 BEATS = "beats"  # folder of the R peaks
 # A zip file stores a date per entry; the same beats shall give the same bytes on any day.
@@ -37,12 +37,15 @@ def patient_truth(plan: PatientPlan) -> dict[str, list[list[object]]]:
     Record, stretch, lead, rhythm and rate are empty where no ECG was recorded at the moment of the draw;
     ``rhythm`` and ``rate`` are those of the ten minutes before it, as far as they are in the same stretch.
     """
-    paths = {s.index: record_path(plan, record) for record in records_of(plan) for s in record.stretches}
+    layout = layout_of(plan.profile)
+    paths = {
+        s.index: layout.record_path(plan, record) for record in records_of(plan) for s in record.stretches
+    }
     hearts: dict[int, Heart] = {}
     draws: list[list[object]] = []
     for draw in plan.draws:
         row: list[object] = [
-            plan.patient.subject_id,
+            layout.subject(plan.patient.subject_id),
             f"{plan.charted(draw):%Y-%m-%d %H:%M:%S}",
             draw.item,
             f"{draw.potassium:.3f}",
@@ -95,7 +98,7 @@ def write_beats(folder: Path, plan: PatientPlan) -> Path:
     for record in records_of(plan):
         for stretch in record.stretches:
             stretches.append(stretch.index)
-            records.append(record_path(plan, record))
+            records.append(layout_of(plan.profile).record_path(plan, record))
             times, kinds = _beats(plan, stretch)
             times = times + record.first_sample(stretch) / record.rate_hz
             parts.append((np.full(len(times), stretch.index, np.int32), times, kinds))
@@ -157,7 +160,7 @@ def _patient_row(plan: PatientPlan) -> list[object]:
         patient.paced,
     )
     return [
-        patient.subject_id,
+        layout_of(plan.profile).subject(patient.subject_id),
         plan.site,
         patient.role,
         plan.course.kind,

@@ -21,7 +21,7 @@ from simulation.cohort.labs import BEYOND_SCALE, NO_RESULT, SERUM, WHOLE_BLOOD
 from simulation.cohort.patient import Role
 from simulation.cohort.profile import PROFILES, CohortSizes, FileStyle, SiteProfile
 from simulation.cohort.stay import PatientPlan, plan_patient
-from simulation.cohort.tables import COLUMNS, Tables, patient_rows, write_items
+from simulation.cohort.tables import COLUMNS, Tables, item_rows, patient_rows
 
 NORTH = PROFILES["north"]
 ROLES: tuple[Role, ...] = ("usual", "injury", "dialysis", "usual")
@@ -38,9 +38,8 @@ def some_plans(profile: SiteProfile, n: int = 24, seed: int = 3) -> Iterator[Pat
 
 def write(folder: Path, plans: list[PatientPlan], style: FileStyle) -> Path:
     with Tables(folder, style) as tables:
-        write_items(tables)
-        for plan in plans:
-            for table, lines in patient_rows(plan).items():
+        for rows in (item_rows(style), *map(patient_rows, plans)):
+            for table, lines in rows.items():
                 tables.add_lines(table, lines)
     return folder
 
