@@ -62,8 +62,13 @@ class QualitySettings(Section):
     max_rate_bpm: float = Field(180.0, le=400, description="Highest median heart rate")
     max_flat_s: float = Field(2.0, gt=0, description="Longest constant run counted as signal, s")
     max_clipped_share: float = Field(0.01, ge=0, le=1, description="Largest share of clipped samples")
-    min_amplitude_mv: float = Field(0.1, ge=0, description="Smallest median R peak-to-peak amplitude, mV")
-    max_amplitude_mv: float = Field(5.0, description="Largest median R peak-to-peak amplitude, mV")
+    min_amplitude_mv: float = Field(
+        0.1, ge=0, description="Smallest QRS peak-to-peak amplitude of a beat and of a strip's median, mV"
+    )
+    max_amplitude_mv: float = Field(
+        5.0, gt=0, description="Largest QRS peak-to-peak amplitude of a beat and of a strip's median, mV"
+    )
+    max_step_mv: float = Field(0.5, gt=0, description="Largest jump of the base line inside a beat, mV")
 
 
 class LabelSettings(Section):

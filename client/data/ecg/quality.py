@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from client.data.ecg.acceptance import qrs_amplitude
 from client.data.ecg.arrays import FloatArray, IntArray, positive_rate
 from client.data.ecg.beats import R_INDEX, RATE_HZ
 from client.data.ecg.filtering import Span
@@ -33,8 +34,6 @@ MAX_AFTER_R_S: Final = 0.400
 CLIPPED_RUN: Final = 3
 # A limit of the recorder is this share of the signal's whole range away from its median, or more.
 RAIL_DISTANCE: Final = 0.25
-# Reach of the QRS complex around the R peak, for its amplitude: 80 ms.
-QRS_SAMPLES: Final = 10
 
 
 @dataclass(frozen=True)
@@ -48,13 +47,15 @@ class StripQuality:
     heart_rate_bpm : from the median RR interval.
     agreement : beats found by both detectors over beats found by either, in an excerpt.
     median_correlation : median over the beats of the correlation with the median beat.
-    accepted_share : share of the beats that resemble the median beat.
+    accepted_share : share of the beats that pass every rule for beats.
     sample_entropy : coefficient of sample entropy, median over two-minute windows.
     clipped_share : share of the recorded samples at the limits of the recorder.
     longest_flat_s : longest run of one value, seconds.
     amplitude_mv : median peak-to-peak amplitude of the QRS complexes, mV.
     qrs_ms : width of the median beat's QRS complex, milliseconds (an estimate).
     pacing_suspected : wide QRS complexes at a fixed rate.
+    kurtosis : of the filtered signal; 3 for Gaussian noise, large where sharp complexes stand out. Kept as
+        a figure and never asked: artifacts are sharp too.
     """
 
     heart_rate_bpm: float
@@ -67,6 +68,7 @@ class StripQuality:
     amplitude_mv: float
     qrs_ms: float
     pacing_suspected: bool
+    kurtosis: float
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,7 @@ def assess(
     rr_s: FloatArray,
     times_s: FloatArray,
     correlation: FloatArray,
+    accepted: npt.NDArray[np.bool_],
     raw: RawQuality,
     settings: QualitySettings,
 ) -> StripQuality:
@@ -200,50 +203,70 @@ def assess(
     beats : (n_beats, 120) all beats of the strip, mV.
     rr_s, times_s : (n_beats,) the RR interval before each beat (NaN beside a gap) and its time, seconds.
     correlation : (n_beats,) as `template_correlation` gives it.
+    accepted : (n_beats,) whether each beat passes the rules for beats.
     raw : flat stretches and clipping.
-    settings : length of the excerpt and the correlation from which a beat is accepted.
+    settings : length of the excerpt.
     """
     median_beat = np.median(beats, axis=0) if len(beats) else np.zeros(0)
     width = qrs_width_ms(median_beat, R_INDEX) if len(beats) else math.nan
-    qrs = beats[:, R_INDEX - QRS_SAMPLES : R_INDEX + QRS_SAMPLES + 1]
     return StripQuality(
         heart_rate_bpm=60.0 / typical_rr(rr_s),
         agreement=detector_agreement(spans, peaks, settings.agreement_s),
         median_correlation=_median(correlation),
-        accepted_share=_mean(correlation >= settings.min_beat_correlation),
+        accepted_share=_mean(accepted),
         sample_entropy=median_sample_entropy(rr_s, times_s),
         clipped_share=raw.clipped_share,
         longest_flat_s=raw.longest_flat_s,
-        amplitude_mv=_median(np.ptp(qrs, axis=1)) if len(beats) else math.nan,
+        amplitude_mv=_median(qrs_amplitude(beats)),
         qrs_ms=width,
         pacing_suspected=pacing_suspected(width, rr_s, times_s),
+        kurtosis=kurtosis([span.samples for span in spans]),
     )
 
 
-def reasons(quality: StripQuality, settings: QualitySettings) -> Exclusion | None:
-    """Return the first reason that excludes a strip, or None for a strip that can be used.
+def kurtosis(parts: Sequence[FloatArray]) -> float:
+    """Return the kurtosis of a signal in parts (fourth central moment over the squared variance).
 
-    The signal comes before the rhythm, because noise is irregular too. What could not be measured
-    (NaN) excludes nothing.
+    Parameters
+    ----------
+    parts : arrays of samples, finite, any unit.
+
+    Returns
+    -------
+    3 for Gaussian noise; NaN for a flat signal.
+    """
+    if not parts:
+        return math.nan
+    values = np.concatenate(parts).astype(np.float64)
+    squared = np.square(values - values.mean()) if len(values) else values
+    variance = squared.mean() if len(values) else 0.0
+    return float(np.square(squared).mean() / variance**2) if variance > 0 else math.nan
+
+
+def reasons(quality: StripQuality, settings: QualitySettings) -> tuple[Exclusion, ...]:
+    """Return every rule that a strip fails, in the order in which they are asked; none for a usable strip.
+
+    The signal comes before the rhythm, because noise is irregular too: the first is the reason of the
+    exclusion. What could not be measured (NaN) excludes nothing.
 
     Parameters
     ----------
     quality : measurements of the strip.
     settings : the limits.
     """
-    if quality.clipped_share > settings.max_clipped_share:
-        return Exclusion.CLIPPED
-    if _outside(quality.amplitude_mv, settings.min_amplitude_mv, settings.max_amplitude_mv):
-        return Exclusion.AMPLITUDE_OUT_OF_RANGE
-    if quality.agreement < settings.min_agreement:
-        return Exclusion.DETECTORS_DISAGREE
-    if _outside(quality.heart_rate_bpm, settings.min_rate_bpm, settings.max_rate_bpm):
-        return Exclusion.HEART_RATE_OUT_OF_RANGE
-    if quality.accepted_share < settings.min_accepted_share:
-        return Exclusion.BEATS_UNLIKE
-    if quality.sample_entropy > settings.max_sample_entropy:
-        return Exclusion.ATRIAL_FIBRILLATION
-    return None
+    asked = {
+        Exclusion.CLIPPED: quality.clipped_share > settings.max_clipped_share,
+        Exclusion.AMPLITUDE_OUT_OF_RANGE: _outside(
+            quality.amplitude_mv, settings.min_amplitude_mv, settings.max_amplitude_mv
+        ),
+        Exclusion.DETECTORS_DISAGREE: quality.agreement < settings.min_agreement,
+        Exclusion.HEART_RATE_OUT_OF_RANGE: _outside(
+            quality.heart_rate_bpm, settings.min_rate_bpm, settings.max_rate_bpm
+        ),
+        Exclusion.BEATS_UNLIKE: quality.accepted_share < settings.min_accepted_share,
+        Exclusion.ATRIAL_FIBRILLATION: quality.sample_entropy > settings.max_sample_entropy,
+    }
+    return tuple(reason for reason, failed in asked.items() if failed)
 
 
 def typical_rr(rr_s: FloatArray) -> float:

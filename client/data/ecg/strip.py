@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from client.data.ecg.acceptance import base_line, beat_rejections, count_rejections, steps
 from client.data.ecg.arrays import FloatArray, IntArray, one_lead
 from client.data.ecg.beats import BEAT_SAMPLES, RATE_HZ, cut_beats, rr_intervals
 from client.data.ecg.filtering import Span, prepare
 from client.data.ecg.quality import (
+    RawQuality,
     StripQuality,
     assess,
     flat_runs,
@@ -42,11 +43,12 @@ class StripSignal:
     rr_prev_s, rr_next_s : (n_beats,) RR interval before and after each beat, seconds, to the
         neighbour that was detected, accepted or not; NaN beside a gap.
     quality : measurements; None where there was too little signal or too few beats to measure.
-    exclusion : reason, or None for a strip that can be used.
-    n_detected : R peaks detected.
+    reasons : every rule the strip fails, in the order in which they are asked; none for a usable strip.
+        The search ends at the first that leaves nothing to ask about (too little signal, too few beats).
     signal_s : seconds of signal that could be used, without gaps and flat stretches.
-    reasons : every rule the strip fails, in the order in which they are asked; the first is ``exclusion``.
-    beats_rejected : detected beats that are not among ``beats``, by reason; zeros are left out.
+    detected_s : (n_detected,) time of every detected R peak, seconds from the start of the window.
+    rejected : for each of them, in the same order, why the beat is not accepted; None for an accepted
+        beat. Also of excluded strips: the rules for beats do not depend on those for strips.
     """
 
     beats: npt.NDArray[np.float32]
@@ -54,11 +56,25 @@ class StripSignal:
     rr_prev_s: Times
     rr_next_s: Times
     quality: StripQuality | None
-    exclusion: Exclusion | None
-    n_detected: int
+    reasons: tuple[Exclusion, ...]
     signal_s: float
-    reasons: tuple[Exclusion, ...] = ()
-    beats_rejected: Mapping[BeatRejection, int] = field(default_factory=dict)
+    detected_s: Times
+    rejected: tuple[BeatRejection | None, ...]
+
+    @property
+    def exclusion(self) -> Exclusion | None:
+        """Reason of the exclusion: the first rule that fails; None for a strip that can be used."""
+        return self.reasons[0] if self.reasons else None
+
+    @property
+    def n_detected(self) -> int:
+        """R peaks detected: accepted beats and all that `beats_rejected` counts."""
+        return len(self.detected_s)
+
+    @property
+    def beats_rejected(self) -> dict[BeatRejection, int]:
+        """Detected beats that are not accepted, by reason; zeros are left out."""
+        return count_rejections(self.rejected)
 
 
 def process_strip(signal_mv: FloatArray, rate_hz: float, settings: Settings) -> StripSignal:
@@ -86,32 +102,41 @@ def process_strip(signal_mv: FloatArray, rate_hz: float, settings: Settings) -> 
     spans = prepare(signal, rate_hz, settings.signal)
     signal_s = sum(span.length_s for span in spans)
     if signal_s < settings.strip.min_signal_s or not spans:
-        flat = rules.reject and signal_s + raw.flat_s >= settings.strip.min_signal_s and raw.flat_s > 0
-        return _excluded(Exclusion.FLAT_LINE if flat else Exclusion.TOO_LITTLE_SIGNAL, 0, signal_s)
+        return _excluded(_too_little(signal_s, raw, settings), signal_s)
     peaks = detect_in_spans(spans)
-    n_detected = sum(len(found) for found in peaks)
-    beats, times, rr_prev, rr_next = _cut(spans, peaks)
-    if len(beats) < settings.strip.min_beats:
-        return _excluded(Exclusion.TOO_FEW_BEATS, n_detected, signal_s)
-    correlation = template_correlation(beats, typical_rr(rr_prev))
-    quality = assess(spans, peaks, beats, rr_prev, times, correlation, raw, rules)
-    accepted = np.ones(len(beats), dtype=bool)
-    if rules.reject:
-        accepted = correlation >= rules.min_beat_correlation
-        reason = reasons(quality, rules)
-        if reason is None and np.count_nonzero(accepted) < settings.strip.min_beats:
-            reason = Exclusion.TOO_FEW_BEATS
-        if reason is not None:
-            return _excluded(reason, n_detected, signal_s, quality)
+    found = _cut(spans, peaks)
+    rr_s = typical_rr(found.rr_prev_s)
+    correlation = template_correlation(found.beats, rr_s)
+    has_step = np.concatenate(
+        [
+            steps(base_line(signal, rate_hz, times, rr_s), times, rules.max_step_mv)
+            for times in found.detected_s
+        ]
+    )
+    rejected = found.rejections(beat_rejections(found.beats, correlation, has_step[found.kept], rules))
+    detected_s = np.concatenate(found.detected_s)
+    if len(found.beats) < settings.strip.min_beats:
+        failed = (*_failed_raw(raw, settings), Exclusion.TOO_FEW_BEATS)
+        return _excluded(failed, signal_s, detected_s, rejected)
+    accepted = np.array([rejected[index] is None for index in found.kept], dtype=bool)
+    quality = assess(
+        spans, peaks, found.beats, found.rr_prev_s, found.times_s, correlation, accepted, raw, rules
+    )
+    failed = reasons(quality, rules) if rules.reject else ()
+    if np.count_nonzero(accepted) < settings.strip.min_beats:
+        failed += (Exclusion.TOO_FEW_BEATS,)
+    if failed:
+        return _excluded(failed, signal_s, detected_s, rejected, quality)
     return StripSignal(
-        beats[accepted],
-        times[accepted],
-        rr_prev[accepted],
-        rr_next[accepted],
+        found.beats[accepted],
+        found.times_s[accepted],
+        found.rr_prev_s[accepted],
+        found.rr_next_s[accepted],
         quality,
-        None,
-        n_detected,
+        (),
         signal_s,
+        detected_s,
+        rejected,
     )
 
 
@@ -177,20 +202,68 @@ def detect_in_spans(spans: list[Span]) -> list[IntArray]:
     return found
 
 
-def _cut(spans: list[Span], peaks: list[IntArray]) -> tuple[npt.NDArray[np.float32], Times, Times, Times]:
-    parts = []
+@dataclass(frozen=True)
+class _Found:
+    """All beats of a strip: those cut, and the R peaks of each span with those at an edge."""
+
+    beats: npt.NDArray[np.float32]
+    times_s: Times
+    rr_prev_s: Times
+    rr_next_s: Times
+    kept: IntArray
+    detected_s: list[Times]
+
+    def rejections(self, of_cut: list[BeatRejection | None]) -> tuple[BeatRejection | None, ...]:
+        """Put the reasons of the beats that were cut among those at an edge."""
+        reason: list[BeatRejection | None] = [BeatRejection.EDGE] * sum(map(len, self.detected_s))
+        for index, found in zip(self.kept, of_cut, strict=True):
+            reason[index] = found
+        return tuple(reason)
+
+
+def _cut(spans: list[Span], peaks: list[IntArray]) -> _Found:
+    parts, detected, before = [], [], 0
     for span, found in zip(spans, peaks, strict=True):
         beats, kept = cut_beats(span.samples, found)
         times = span.start_s + found / RATE_HZ
         rr_prev, rr_next = rr_intervals(times)
-        parts.append((beats, times[kept], rr_prev[kept], rr_next[kept]))
-    beats, times, rr_prev, rr_next = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    return beats, times, rr_prev, rr_next
+        parts.append((beats, times[kept], rr_prev[kept], rr_next[kept], before + kept))
+        detected.append(times)
+        before += len(times)
+    beats, times, rr_prev, rr_next, kept = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    return _Found(beats, times, rr_prev, rr_next, kept, detected)
+
+
+def _failed_raw(raw: RawQuality, settings: Settings) -> tuple[Exclusion, ...]:
+    """Return the rules a window fails that can be asked before there are beats."""
+    clipped = settings.quality.reject and raw.clipped_share > settings.quality.max_clipped_share
+    return (Exclusion.CLIPPED,) if clipped else ()
+
+
+def _too_little(signal_s: float, raw: RawQuality, settings: Settings) -> tuple[Exclusion, ...]:
+    """Say why too little of a window is signal: flat stretches where they are to blame."""
+    flat = settings.quality.reject and signal_s + raw.flat_s >= settings.strip.min_signal_s and raw.flat_s > 0
+    first = Exclusion.FLAT_LINE if flat else Exclusion.TOO_LITTLE_SIGNAL
+    return (first, *_failed_raw(raw, settings))
 
 
 def _excluded(
-    reason: Exclusion, n_detected: int, signal_s: float, quality: StripQuality | None = None
+    failed: tuple[Exclusion, ...],
+    signal_s: float,
+    detected_s: Times | None = None,
+    rejected: tuple[BeatRejection | None, ...] = (),
+    quality: StripQuality | None = None,
 ) -> StripSignal:
     none = np.empty(0)
     beats = np.empty((0, BEAT_SAMPLES), dtype=np.float32)
-    return StripSignal(beats, none, none, none, quality, reason, n_detected, signal_s)
+    return StripSignal(
+        beats,
+        none,
+        none,
+        none,
+        quality,
+        failed,
+        signal_s,
+        none if detected_s is None else detected_s,
+        rejected,
+    )

@@ -25,6 +25,7 @@ GOOD = StripQuality(
     amplitude_mv=1.2,
     qrs_ms=90.0,
     pacing_suspected=False,
+    kurtosis=20.0,
 )
 
 
@@ -97,7 +98,7 @@ def test_a_base_line_at_the_smallest_value_is_not_clipped() -> None:
 
 
 def test_a_good_strip_has_no_reason() -> None:
-    assert reasons(GOOD, LIMITS) is None
+    assert reasons(GOOD, LIMITS) == ()
 
 
 @pytest.mark.parametrize(
@@ -114,24 +115,24 @@ def test_a_good_strip_has_no_reason() -> None:
     ],
 )
 def test_each_limit_has_its_reason(change: dict[str, float], reason: Exclusion) -> None:
-    assert reasons(replace(GOOD, **change), LIMITS) is reason
+    assert reasons(replace(GOOD, **change), LIMITS) == (reason,)
 
 
 def test_exactly_at_the_limit_is_allowed() -> None:
     at = replace(
         GOOD, agreement=0.9, accepted_share=0.5, sample_entropy=-1.0, amplitude_mv=0.1, clipped_share=0.01
     )
-    assert reasons(at, LIMITS) is None
+    assert reasons(at, LIMITS) == ()
 
 
 def test_noise_is_called_noise_and_not_fibrillation() -> None:
     noise = replace(GOOD, agreement=0.4, accepted_share=0.1, sample_entropy=0.3)
-    assert reasons(noise, LIMITS) is Exclusion.DETECTORS_DISAGREE
+    assert reasons(noise, LIMITS)[0] is Exclusion.DETECTORS_DISAGREE
 
 
 def test_what_could_not_be_measured_excludes_nothing() -> None:
-    assert reasons(replace(GOOD, agreement=np.nan, sample_entropy=np.nan), LIMITS) is None
+    assert reasons(replace(GOOD, agreement=np.nan, sample_entropy=np.nan), LIMITS) == ()
 
 
 def test_wide_or_paced_complexes_are_never_a_reason() -> None:
-    assert reasons(replace(GOOD, qrs_ms=200.0, pacing_suspected=True), LIMITS) is None
+    assert reasons(replace(GOOD, qrs_ms=200.0, pacing_suspected=True), LIMITS) == ()
