@@ -1,7 +1,8 @@
 """WFDB headers and signals, as little of them as is needed.
 
 Headers are parsed here, because a record of a bedside monitor may have thousands of segments and only
-those of a few windows are ever opened. Samples are read by the wfdb package.
+those of a few windows are ever opened. Samples are read by the wfdb package, those of FLAC files by
+``client.data.sources.flac``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import wfdb
 
+from client.data.problems import Problem
 from client.data.sources.base import Piece
+from client.data.sources.flac import BITS, read_flac
 from common.errors import SourceError
 
 # Stored units per physical unit where a header names none (WFDB header specification).
@@ -31,6 +34,8 @@ TO_MILLIVOLT: Final = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "v": 1e3}
 _GAIN = re.compile(r"(?P<gain>[^(/]*)(?:\((?P<baseline>[^)]*)\))?(?:/(?P<units>\S+))?")
 # format, then x samples per frame, : skew, + offset (WFDB header specification)
 _FORMAT = re.compile(r"\d+(?:x(?P<per_frame>\d+))?(?::\d+)?(?:\+\d+)?")
+# A signal that is shifted against the others, or begins inside its file, is left to the wfdb package.
+_FLAC = re.compile(r"(?P<form>508|516|524)(?:x\d+)?(?::0+)?(?:\+0+)?")
 _DATE = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})")
 
 
@@ -46,6 +51,7 @@ class SignalLine:
     gain : stored units per physical unit; 0 where the header gives none (WFDB then assumes 200).
     baseline : stored number of physical zero.
     per_frame : samples per frame.
+    form : format of the file, as in the header.
     """
 
     name: str
@@ -54,6 +60,7 @@ class SignalLine:
     gain: float = 0.0
     baseline: float = 0.0
     per_frame: int = 1
+    form: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,14 +106,19 @@ def read_header(path: Path) -> Header:
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
-        raise SourceError(f"a header file cannot be read: {(error.strerror or 'unknown').lower()}") from None
+        raise SourceError(
+            f"a header file cannot be read: {(error.strerror or 'unknown').lower()}",
+            problem=Problem.BAD_HEADER,
+        ) from None
     lines = [line.strip() for line in text.splitlines()]
     comments = tuple(line[1:].strip() for line in lines if line.startswith("#"))
     body = [line for line in lines if line and not line.startswith("#")]
     try:
         return _parse(body, comments)
     except (ValueError, IndexError, OverflowError):
-        raise SourceError("a header file does not follow the WFDB header format") from None
+        raise SourceError(
+            "a header file does not follow the WFDB header format", problem=Problem.BAD_HEADER
+        ) from None
 
 
 def piece_of(root: Path, record: Path, header: Header, channel: int, first: int, last: int) -> Piece:
@@ -129,8 +141,10 @@ def piece_of(root: Path, record: Path, header: Header, channel: int, first: int,
     path = record.with_name(signal.file)
     try:
         found = path.stat()
+        # A header that is changed changes the samples as much as their file does.
+        written = record.with_name(f"{record.name}.hea").stat().st_mtime_ns
     except (OSError, ValueError) as error:
-        raise SourceError("a signal file is missing") from error
+        raise SourceError("a signal file is missing", problem=Problem.BAD_SIGNAL_FILE) from error
     return Piece(
         file=path.relative_to(root).as_posix(),
         first=first,
@@ -139,7 +153,7 @@ def piece_of(root: Path, record: Path, header: Header, channel: int, first: int,
         gain=(signal.gain or DEFAULT_GAIN) / TO_MILLIVOLT.get(signal.units.lower(), 1.0),
         baseline=signal.baseline,
         size=found.st_size,
-        mtime_ns=found.st_mtime_ns,
+        mtime_ns=max(found.st_mtime_ns, written),
     )
 
 
@@ -151,7 +165,7 @@ def read_lead(record: Path, header: Header, channel: int, start: int, stop: int)
     record : path of the record, without extension.
     header : its header.
     channel : position of the signal.
-    start, stop : sample numbers, half open.
+    start, stop : sample numbers of this signal, half open; a frame of the record may hold several.
 
     Returns
     -------
@@ -164,16 +178,42 @@ def read_lead(record: Path, header: Header, channel: int, start: int, stop: int)
     """
     factor = TO_MILLIVOLT.get(header.signals[channel].units.lower())
     if factor is None:
-        raise SourceError("lead II is not in volts, millivolts or microvolts")
-    try:
-        read = wfdb.rdrecord(str(record), sampfrom=start, sampto=stop, channels=[channel])
-        samples: npt.NDArray[np.float64] = np.asarray(read.p_signal[:, 0], dtype=np.float64)
-    except Exception as error:  # the package raises whatever a damaged file makes it stumble over
-        raise SourceError("a signal file is missing or damaged") from error
+        raise SourceError("lead II is not in volts, millivolts or microvolts", problem=Problem.BAD_UNIT)
+    flac = _FLAC.fullmatch(header.signals[channel].form)
+    if flac is not None:
+        samples = _flac_lead(record, header.signals, channel, int(flac["form"]), start, stop)
+    else:
+        samples = _wfdb_lead(record, header.signals[channel].per_frame, channel, start, stop)
     if len(samples) != stop - start:
-        raise SourceError("a signal file is shorter than its header says")
+        raise SourceError("a signal file is shorter than its header says", problem=Problem.BAD_SIGNAL_FILE)
     samples[~np.isfinite(samples)] = np.nan
     return samples if factor == 1.0 else samples * factor
+
+
+def _wfdb_lead(record: Path, per_frame: int, channel: int, start: int, stop: int) -> npt.NDArray[np.float64]:
+    first, last = start // per_frame, -(-stop // per_frame)
+    try:
+        read = wfdb.rdrecord(
+            str(record), sampfrom=first, sampto=last, channels=[channel], smooth_frames=per_frame == 1
+        )
+        if per_frame == 1:
+            return np.asarray(read.p_signal[:, 0], dtype=np.float64)
+        samples = np.asarray(read.e_p_signal[0], dtype=np.float64)
+    except Exception as error:  # the package raises whatever a damaged file makes it stumble over
+        raise SourceError("a signal file is missing or damaged", problem=Problem.BAD_SIGNAL_FILE) from error
+    return samples[start - first * per_frame : stop - first * per_frame]
+
+
+def _flac_lead(
+    record: Path, signals: tuple[SignalLine, ...], channel: int, form: int, start: int, stop: int
+) -> npt.NDArray[np.float64]:
+    signal = signals[channel]
+    together = [index for index, other in enumerate(signals) if other.file == signal.file]
+    path = record.with_name(signal.file)
+    stored = read_flac(path, form, together.index(channel), len(together), start, stop)
+    samples = np.asarray((stored - signal.baseline) / (signal.gain or DEFAULT_GAIN), dtype=np.float64)
+    samples[stored == -(2 ** (BITS[form] - 1))] = np.nan
+    return samples
 
 
 def _parse(body: list[str], comments: tuple[str, ...]) -> Header:
@@ -217,6 +257,7 @@ def _signal(line: str) -> SignalLine:
         gain=_number(match["gain"]) if match else 0.0,
         baseline=_number(zero),
         per_frame=max(1, int(form["per_frame"] or 1)) if form else 1,
+        form=fields[1] if len(fields) > 1 else "",
     )
 
 
