@@ -7,6 +7,7 @@ import multiprocessing.connection
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -47,6 +48,32 @@ class Workers:
     def __init__(self, pool: ProcessPoolExecutor | None, count: int) -> None:
         self._pool, self.count = pool, count
 
+    def in_order(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """Apply a picklable function to every item; results in the order of the items.
+
+        As with ``each``, only a few items per worker are taken from the stream ahead of time.
+
+        Raises
+        ------
+        FedkalemiaError
+            If a worker was killed from outside.
+        Exception
+            The first failure, in the order of the items.
+        """
+        if self._pool is None:
+            yield from map(function, items)
+            return
+        waiting: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                waiting.append(_submit(self._pool, function, item))
+                if len(waiting) > AHEAD * self.count:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool:
+            raise _broken() from None
+
     def each(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Apply a picklable function to every item; results as they are done, in any order.
 
@@ -74,10 +101,19 @@ class Workers:
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in done)
         except BrokenProcessPool:
-            raise FedkalemiaError(
-                "a worker process was ended from outside, perhaps for lack of memory; run the same command "
-                "again with fewer --workers, it goes on where it stopped"
-            ) from None
+            raise _broken() from None
+
+
+def _broken() -> FedkalemiaError:
+    return FedkalemiaError(
+        "a worker process was ended from outside, perhaps for lack of memory; run the same command again "
+        "with fewer --workers, it goes on where it stopped"
+    )
+
+
+def available_cores() -> int:
+    """Return the number of cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

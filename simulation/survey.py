@@ -10,7 +10,8 @@ import numpy as np
 import wfdb
 
 from client.data.annotated import LABEL_OF_SYMBOL
-from client.data.sources.mitbih import LEAD, PERSONS
+from client.data.sources.mitbih import PERSONS
+from client.data.sources.windows import LEAD_II
 from common.config import Settings
 from common.errors import SourceError
 from common.task import Label
@@ -64,12 +65,12 @@ def survey_recordings(folder: Path, settings: Settings, *, include_paced: bool =
             "--data takes the folder with the files of the MIT-BIH Arrhythmia Database"
         )
     leads = {record: _leads(folder / record) for record in present}
-    with_lead = tuple(record for record in present if LEAD in leads[record])
+    with_lead = tuple(record for record in present if any(lead in leads[record] for lead in LEAD_II))
     records = tuple(record for record in with_lead if include_paced or record not in PACED)
     if not records:
         raise SourceError(
             f"none of the {len(present)} annotated records in {folder} can be used: "
-            f"{len(present) - len(with_lead)} lack lead {LEAD}, the others have paced beats; add records"
+            f"{len(present) - len(with_lead)} lack lead {' or '.join(LEAD_II)}, the others have paced beats; add records"
         )
     same = {name: key for key, names in PERSONS.items() for name in names}
     person = {record: same.get(record, record) for record in records}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Final
@@ -17,9 +18,9 @@ import numpy.typing as npt
 from client.data.ecg.beats import RATE_HZ, cut_beats
 from client.data.ecg.filtering import prepare
 from client.data.ecg.strip import beats_at, detect_in_spans
-from client.data.exclusion import Exclusion
+from client.data.exclusion import BeatRejection, Exclusion
 from client.data.sources.base import AnnotatedSource, Stretch
-from client.data.strips import FoundStrip, no_beats
+from client.data.strips import FoundStrip, no_beats, signal_digest
 from common.config import Settings
 from common.task import Label
 
@@ -80,6 +81,10 @@ def minute_strips(stretch: Stretch, settings: Settings, *, detect: bool) -> Iter
             exclusion = None if stretch.has_lead else Exclusion.LEAD_II_ABSENT
             if exclusion is None and len(of_strip) < settings.strip.min_beats:
                 exclusion = Exclusion.TOO_FEW_BEATS
+            piece = stretch.piece
+            if piece is not None:
+                here_first = piece.first + first
+                piece = replace(piece, first=here_first, last=here_first + len(signal))
             yield FoundStrip(
                 label=label,
                 start=start,
@@ -90,6 +95,11 @@ def minute_strips(stretch: Stretch, settings: Settings, *, detect: bool) -> Iter
                 n_detected=n_annotated,
                 signal_s=round(signal_s, 3),
                 heart_rate_bpm=_heart_rate(stretch.r_samples[here], rate),
+                rate_hz=rate if piece is not None else None,
+                pieces=() if piece is None else (piece,),
+                signal_sha256=None if piece is None else signal_digest(signal),
+                reasons=() if exclusion is None else (exclusion,),
+                beats_rejected={BeatRejection.EDGE: lost} if (lost := n_annotated - len(of_strip)) else {},
             )
 
 

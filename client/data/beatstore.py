@@ -30,6 +30,8 @@ HEADER: Final[dict[str, Any]] = {
     "unit": "mV",
 }
 ROW_BYTES: Final = BEAT_SAMPLES * 4
+#: Zeros written at a time.
+ERASE_BYTES: Final = 1 << 20
 
 Beats = npt.NDArray[np.float32]
 
@@ -147,6 +149,23 @@ class BeatStore:
             with storage_errors(self._path):
                 os.ftruncate(self._open_writer(), rows * ROW_BYTES)
         return size - rows * ROW_BYTES
+
+    def erase(self, offset: int, n: int) -> None:
+        """Overwrite ``n`` rows from ``offset`` with zeros, on the disk when this returns.
+
+        The rows keep their place, and all others theirs: their numbers are in the database.
+
+        Raises
+        ------
+        StorageError
+            If the file cannot be written, or another process is writing.
+        """
+        writer = self._open_writer()
+        end = min(offset + n, len(self)) * ROW_BYTES
+        with storage_errors(self._path):
+            for place in range(offset * ROW_BYTES, end, ERASE_BYTES):
+                os.pwrite(writer, bytes(min(ERASE_BYTES, end - place)), place)
+            os.fsync(writer)
 
     def close(self) -> None:
         """Give the file free for another writer."""

@@ -1,95 +1,62 @@
 """Ingest: from a hospital's files to rows and beats, patient by patient.
 
 Every draw ends with a label or a reason, every labelled draw with one strip that has beats or a reason.
-A patient is one transaction: beats are on the disk before the rows that point at them are committed, so
-whenever the work is stopped, the next ingest goes on with the patient that was not finished, and ends with
-the same rows and the same bytes.
+Worker processes read and compute; this process alone writes, in the order of the patients, so that the result
+does not depend on the number of workers. A patient is one transaction: beats are on the disk before the rows
+that point at them are committed. Whenever the work is stopped, the next ingest goes on with the patient that
+was not finished, and ends with the same rows and the same bytes.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from client.data.annotated import annotated_strips
 from client.data.beatstore import BeatStore
-from client.data.labels import LabelledDraw, label_draws
+from client.data.jobs import Job, JobResult, run_job
 from client.data.made_with import check_made_with, source_form
-from client.data.sources import AnnotatedSource, Source, open_source
-from client.data.sources.base import Person, Recordings
-from client.data.strips import FoundStrip, no_beats, strips_of_draws
-from client.database.runs import running
-from client.database.tables import Draw, Patient, Run, Strip
+from client.data.result import NOTICED, IngestResult, counted
+from client.data.sources import Source, open_source
+from client.data.storing import PlacedStrip, store_patient, verdict_on
+from client.data.strips import no_beats
+from client.data.todo import Todo, plan_patient
+from client.database.forgotten import forgotten_filter
+from client.database.runs import now, running
+from client.database.tables import Patient, Run, Strip
 from client.site import Site
 from common.errors import StorageError
-from common.logs import site_log, stage
+from common.files import write_json
+from common.logs import Stage, site_log, stage
+from common.workers import Workers, worker_processes
 
 SessionFactory = Callable[[], Session]
 
-ACCEPTED: Final = "accepted"
+SUMMARY: Final = "ingest.json"
+#: Key of a run's details: beats that no row points at any more, until they are gone from the disk.
+ERASE: Final = "erase"
 
 
-@dataclass(frozen=True)
-class IngestResult:
-    """What a site's database holds after an ingest.
-
-    Attributes
-    ----------
-    run_id : row of this run.
-    patients, new_patients : stored in all, and by this run.
-    draws : number by label, or by reason of exclusion.
-    strips : for each label the number by ``accepted``, or by reason of exclusion.
-    beats : accepted beats.
-    hours : hours of lead II that were used.
-    unreadable_segments, unreadable_records : missing or damaged waveform files that were asked for.
-    """
-
-    run_id: int
-    patients: int
-    new_patients: int
-    draws: Mapping[str, int]
-    strips: Mapping[str, Mapping[str, int]]
-    beats: int
-    hours: float
-    unreadable_segments: int
-    unreadable_records: int
-
-    @property
-    def accepted_strips(self) -> int:
-        """Strips with beats, of all labels."""
-        return sum(reasons.get(ACCEPTED, 0) for reasons in self.strips.values())
-
-    def sentence(self) -> str:
-        """Say it to a person."""
-        total = sum(sum(reasons.values()) for reasons in self.strips.values())
-        by_label = ", ".join(f"{self.strips[label].get(ACCEPTED, 0)} {label}" for label in self.strips)
-        draws = f"{sum(self.draws.values())} draws, " if self.draws else ""
-        text = (
-            f"{self.patients} patients ({self.new_patients} new), {draws}{total} strips, "
-            f"{self.accepted_strips} accepted ({by_label or 'none'}), {self.beats} beats from "
-            f"{self.hours:.1f} h of ECG"
-        )
-        if not (self.unreadable_segments or self.unreadable_records):
-            return text
-        return (
-            f"{text}; missing or damaged waveform files: {self.unreadable_segments} of segments, "
-            f"{self.unreadable_records} of records"
-        )
-
-
-def ingest(site: Site, session_factory: SessionFactory) -> IngestResult:
+def ingest(
+    site: Site, session_factory: SessionFactory, *, workers: int = 1, take_changes: bool = False
+) -> IngestResult:
     """Read a site's files into its database and beat store, or go on where an earlier ingest stopped.
+
+    Patients and draws that are stored already are not read again, unless files came that may complete them.
+    Files and rows that changed since they were read are counted, and the strips made of them stay.
 
     Parameters
     ----------
     site : whose files.
     session_factory : sessions of the site's database, whose tables exist.
+    workers : processes that read and compute; never changes a row or a byte.
+    take_changes : read again what changed, and lay it over what is stored.
 
     Raises
     ------
@@ -100,160 +67,170 @@ def ingest(site: Site, session_factory: SessionFactory) -> IngestResult:
     StorageError
         If the disk is full, or the beat store does not belong to the database. What was finished stays.
     """
+    began = time.monotonic()
     with session_factory() as session:
         check_made_with(session, site)
     source = open_source(site)
     with (
         running(session_factory, "ingest", site.settings, data_fingerprint=source.fingerprint()) as run,
         BeatStore(site.beats) as store,
+        worker_processes(workers) as pool,
     ):
         _align(store, session_factory, run)
         with session_factory() as session:
             damage = _earlier_damage(session, run)
         run.details = {"source": source_form(site), "files": dict(source.counts()), **damage}
-        new = _all_patients(site, source, session_factory, store, run)
+        work = _Work(site, source, session_factory, store, run, take_changes)
+        work.all_patients(pool)
+        run.details = {**run.details, **work.told()}
         with session_factory() as session:
-            counted = _counted(session)
-        run.details = {**run.details, **counted}
-        return IngestResult(
-            run_id=run.id,
-            new_patients=new,
-            **counted,
-            **{name: run.details[name] for name in damage},
-        )
+            totals = counted(session)
+        run.details = {**run.details, **totals}
+        seconds = round(time.monotonic() - began, 1)
+        found: dict[str, Any] = {**totals, **{name: run.details[name] for name in damage}, **work.told()}
+        result = IngestResult(run_id=run.id, site=site.name, seconds=seconds, **found)
+    write_json(site.folder / SUMMARY, result.as_json())
+    return result
 
 
-def _all_patients(
-    site: Site, source: Source, session_factory: SessionFactory, store: BeatStore, run: Run
-) -> int:
-    """Ingest every patient who is not in the database yet; return how many."""
-    with session_factory() as session:
-        known = set(session.scalars(select(Patient.source_key)))
-    keys = source.keys()
-    todo = [key for key in keys if key not in known]
-    strips = beats = 0
-    with stage(f"Reading the files of {site.name}", total=len(keys), unit="patient") as bar:
-        bar.advance(len(keys) - len(todo))
-        for key in todo:
-            rows = len(store)
+@dataclass
+class _Progress:
+    """How fast it goes, for the line under the bar."""
+
+    bar: Stage
+    began: float = field(default_factory=time.monotonic)
+    strips: int = 0
+    beats: int = 0
+    seconds_read: float = 0.0
+
+    def add(self, strip: bool, beats: int, seconds: float) -> None:
+        """Count a strip that was read."""
+        self.strips += strip
+        self.beats += beats
+        self.seconds_read += seconds
+
+    def patient(self) -> None:
+        """Report that one more patient is complete."""
+        took = time.monotonic() - self.began
+        pace = f", {self.seconds_read / took:,.0f} times real time" if took > 1 and self.seconds_read else ""
+        self.bar.advance(1, f"{self.strips:,} strips, {self.beats:,} beats{pace}")
+
+
+@dataclass
+class _Patient:
+    """A patient whose files are being read; complete when all its jobs are."""
+
+    todo: Todo
+    waiting: int
+    placed: list[PlacedStrip] = field(default_factory=list)
+    damaged: set[str] = field(default_factory=set)
+    unreadable_records: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Work:
+    """The state of one ingest while it runs."""
+
+    site: Site
+    source: Source
+    session_factory: SessionFactory
+    store: BeatStore
+    run: Run
+    take_changes: bool
+    counts: Counter[str] = field(default_factory=Counter)
+    open: deque[_Patient] = field(default_factory=deque)
+
+    def told(self) -> dict[str, int]:
+        """Return what was done and noticed, every name with a number."""
+        return {name: self.counts[name] for name in NOTICED}
+
+    def all_patients(self, pool: Workers) -> None:
+        """Do what is to be done for every patient, in order."""
+        with self.session_factory() as session:
+            known = {patient.source_key: patient for patient in session.scalars(select(Patient))}
+            forgotten = forgotten_filter(session)
+        keys = [key for key in self.source.keys() if not forgotten(key)]  # noqa: SIM118
+        self.counts["gone_patients"] = len(known.keys() - set(keys))
+        rows = len(self.store)
+        with stage(f"Reading the files of {self.site.name}", total=len(keys), unit="patient") as bar:
+            progress = _Progress(bar)
             try:
-                strips += _patient(key, site, source, session_factory, store, run)
+                for result in pool.in_order(run_job, self._jobs(keys, known, progress)):
+                    rows = self._store_complete(progress, rows)  # those who need no reading
+                    self._collect(self.open[0], result, progress)
+                    rows = self._store_complete(progress, rows)
+                self._store_complete(progress, rows)
             except BaseException:
                 with suppress(StorageError):  # the next ingest would cut these rows off too
-                    store.truncate(rows)
+                    self.store.truncate(rows)
                 raise
-            beats += len(store) - rows
-            bar.advance(1, f"{strips} strips, {beats} beats")
-    return len(todo)
 
+    def _jobs(self, keys: list[str], known: Mapping[str, Patient], progress: _Progress) -> Iterator[Job]:
+        """Plan patients one after the other, and yield what the workers are to read for them."""
+        for key in keys:
+            with self.session_factory() as session:
+                todo = plan_patient(
+                    key, self.site, self.source, session, known.get(key), take_changes=self.take_changes
+                )
+            if todo is None:
+                progress.bar.advance(1)
+                continue
+            self.open.append(_Patient(todo, len(todo.jobs)))
+            yield from todo.jobs
 
-def _patient(
-    key: str, site: Site, source: Source, session_factory: SessionFactory, store: BeatStore, run: Run
-) -> int:
-    """Read one patient's files, then store beats, rows and damage in one commit; return the strips."""
-    draws: list[LabelledDraw] = []
-    recordings: Recordings | None = None
-    if isinstance(source, AnnotatedSource):
-        found = annotated_strips(source, key, site.settings, detect=site.source.detect)
-    else:
-        draws = label_draws(source.measurements(key), source.stays(key), site.settings.label)
-        recordings = source.opener(key)()
-        found = strips_of_draws(draws, recordings, site.settings)
-    # Signals are read before the transaction begins, so that it is short; beats leave memory at once.
-    strips = []
-    for strip in found:
-        offset = store.append(strip.beats) if len(strip.beats) else None
-        strips.append((replace(strip, beats=no_beats()), offset, len(strip.beats)))
-    store.flush()
-    with session_factory() as session:
-        patient = _patient_row(source.person(key))
-        session.add(patient)
-        session.flush()
-        draw_ids = _add_draws(session, patient.id, run.id, draws)
-        session.add_all(_strip_row(*strip, patient.id, run.id, draw_ids) for strip in strips)
-        if recordings is not None:
-            _count_damage(run, recordings, site)
-        session.get_one(Run, run.id).details = run.details
-        session.commit()
-    return len(strips)
+    def _collect(self, patient: _Patient, result: JobResult, progress: _Progress) -> None:
+        """Write the beats of some strips; their rows follow when the patient is complete."""
+        for strip in result.strips:
+            verdict = verdict_on(patient.todo, strip, take_changes=self.take_changes)
+            keep = verdict in ("add", "update")
+            offset = self.store.append(strip.beats) if keep and len(strip.beats) else None
+            n_beats = 0 if offset is None else len(strip.beats)
+            patient.placed.append(PlacedStrip(replace(strip, beats=no_beats()), verdict, offset, n_beats))
+            patient.damaged |= strip.damaged
+            progress.add(keep, n_beats, strip.signal_s)
+        patient.unreadable_records = list(result.unreadable_records)
+        patient.waiting -= 1
 
+    def _store_complete(self, progress: _Progress, rows: int) -> int:
+        """Store the patients at the head of the line who are complete; return the rows that are safe."""
+        while self.open and self.open[0].waiting == 0:
+            self._store(self.open.popleft())
+            rows = len(self.store)
+            progress.patient()
+        return rows
 
-def _patient_row(person: Person) -> Patient:
-    return Patient(
-        source_key=person.key,
-        sex=person.sex,
-        age=person.age,
-        ethnicity=person.ethnicity,
-        height_cm=person.height_cm,
-        weight_kg=person.weight_kg,
-    )
-
-
-def _add_draws(session: Session, patient_id: int, run_id: int, draws: Sequence[LabelledDraw]) -> list[int]:
-    """Add a patient's draws and return their row numbers, in the order given."""
-    rows, seen = [], Counter[str]()
-    for draw in draws:
-        measurement = draw.measurement
-        # An export may hold a row twice; both are kept, and told apart.
-        name = measurement.source_row[:48]
-        seen[name] += 1
-        rows.append(
-            Draw(
-                patient_id=patient_id,
-                run_id=run_id,
-                source_row=name if seen[name] == 1 else f"{name} ({seen[name]})",
-                specimen_time=measurement.specimen_time,
-                value=draw.value,
-                unit=measurement.unit[:16] or None,
-                item=measurement.item[:32],
-                specimen=measurement.specimen,
-                censored=draw.censored,
-                label=draw.label,
-                exclusion=draw.exclusion,
+    def _store(self, patient: _Patient) -> None:
+        """Store beats, rows and damage of a patient in one commit, then wipe beats it no longer has."""
+        self.store.flush()
+        person = self.source.person(patient.todo.key)
+        with self.session_factory() as session:
+            counts, erase = store_patient(
+                session, patient.todo, person, patient.placed, self.run.id, take_changes=self.take_changes
             )
-        )
-    session.add_all(rows)
-    session.flush()
-    for row, draw in zip(rows, draws, strict=True):
-        if draw.merged_into is not None:
-            row.merged_into_id = rows[draw.merged_into].id
-    return [row.id for row in rows]
+            self._count_damage(patient)
+            if erase:
+                self.run.details = {**self.run.details, ERASE: [*self.run.details.get(ERASE, []), *erase]}
+            session.get_one(Run, self.run.id).details = self.run.details
+            session.commit()
+        self.counts += counts
+        if erase:
+            _erase(self.store, self.session_factory, self.run)
 
-
-def _strip_row(
-    strip: FoundStrip, offset: int | None, n_beats: int, patient_id: int, run_id: int, draw_ids: Sequence[int]
-) -> Strip:
-    return Strip(
-        patient_id=patient_id,
-        run_id=run_id,
-        draw_id=None if strip.draw is None else draw_ids[strip.draw],
-        label=strip.label,
-        value=strip.value,
-        start=strip.start,
-        end=strip.end,
-        record=strip.record,
-        exclusion=strip.exclusion,
-        beat_offset=offset,
-        n_beats=n_beats,
-        n_detected=strip.n_detected,
-        signal_s=strip.signal_s,
-        heart_rate_bpm=strip.heart_rate_bpm,
-        quality=strip.quality,
-    )
-
-
-def _count_damage(run: Run, recordings: Recordings, site: Site) -> None:
-    for sentence in recordings.unreadable_records:
-        site_log(site.log).warning("%s; the record is left out", sentence)
-    run.details = {
-        **run.details,
-        "unreadable_segments": run.details["unreadable_segments"] + recordings.n_unreadable_segments,
-        "unreadable_records": run.details["unreadable_records"] + len(recordings.unreadable_records),
-    }
+    def _count_damage(self, patient: _Patient) -> None:
+        for sentence in patient.unreadable_records:
+            site_log(self.site.log).warning("%s; the record is left out", sentence)
+        if patient.todo.patient_id is not None:
+            return  # counted when the patient was read first
+        details = self.run.details
+        self.run.details = {
+            **details,
+            "unreadable_segments": details["unreadable_segments"] + len(patient.damaged),
+            "unreadable_records": details["unreadable_records"] + len(patient.unreadable_records),
+        }
 
 
 def _align(store: BeatStore, session_factory: SessionFactory, run: Run) -> None:
-    """Cut off the beats an interrupted ingest left behind.
+    """Clear up behind an ingest that was killed: beats nobody knows, a run that seems to go on.
 
     Raises
     ------
@@ -270,6 +247,26 @@ def _align(store: BeatStore, session_factory: SessionFactory, run: Run) -> None:
             "database, or delete the folder and ingest again"
         )
     store.truncate(rows)
+    # The lock says that no other ingest is running, whatever its row says.
+    stale = (Run.kind == "ingest", Run.id != run.id, Run.status == "running")
+    with session_factory() as session:
+        session.execute(update(Run).where(*stale).values(status="interrupted", finished_at=now()))
+        session.commit()
+        unfinished = [
+            one for one in session.scalars(select(Run).where(Run.kind == "ingest")) if one.details.get(ERASE)
+        ]
+    for one in unfinished:
+        _erase(store, session_factory, one)
+
+
+def _erase(store: BeatStore, session_factory: SessionFactory, run: Run) -> None:
+    """Wipe beats that no row points at any more, then forget that this was to be done."""
+    for first, n in run.details.get(ERASE, []):
+        store.erase(first, n)
+    run.details = {name: value for name, value in run.details.items() if name != ERASE}
+    with session_factory() as session:
+        session.get_one(Run, run.id).details = run.details
+        session.commit()
 
 
 def _earlier_damage(session: Session, run: Run) -> dict[str, int]:
@@ -279,28 +276,3 @@ def _earlier_damage(session: Session, run: Run) -> dict[str, int]:
     for details in session.scalars(earlier):
         damage |= {name: details[name] for name in damage if name in details}
     return damage
-
-
-def _counted(session: Session) -> dict[str, Any]:
-    """Count what the database holds, whichever run put it there."""
-    draws = session.execute(
-        select(func.coalesce(Draw.label, Draw.exclusion), func.count()).group_by(Draw.label, Draw.exclusion)
-    ).all()
-    strips: dict[str, dict[str, int]] = {}
-    for label, reason, n in session.execute(
-        select(Strip.label, Strip.exclusion, func.count())
-        .group_by(Strip.label, Strip.exclusion)
-        .order_by(Strip.label, Strip.exclusion)
-    ):
-        strips.setdefault(label, {})[reason or ACCEPTED] = n
-    # Strips of two labels may share a window: annotated minutes do.
-    window = select(func.max(Strip.signal_s).label("s")).group_by(Strip.patient_id, Strip.start).subquery()
-    seconds = session.scalar(select(func.sum(window.c.s)))
-    beats = session.scalar(select(func.sum(Strip.n_beats)))
-    return {
-        "patients": session.scalar(select(func.count(Patient.id))),
-        "draws": dict(sorted((name, n) for name, n in draws)),
-        "strips": strips,
-        "beats": int(beats or 0),
-        "hours": round((seconds or 0.0) / 3600, 4),
-    }

@@ -98,7 +98,8 @@ class Piece:
     first, last : sample numbers in that file, half open.
     gain : units per millivolt, None where the file stores millivolts.
     baseline : the stored number of 0 mV.
-    size, mtime_ns : of the file when it was read: by them a later ingest notices a change.
+    size, mtime_ns : of the file when it was read (the time of its header, where that is younger): by them a
+        later ingest notices a change.
     """
 
     file: str
@@ -122,6 +123,7 @@ class Window:
     exclusion : why there is no signal, None where there is some.
     unreadable_segments : segments of the window that are missing or damaged.
     pieces : what was read, in the order in which it was put together.
+    damaged : the missing or damaged files themselves.
     """
 
     signal_mv: npt.NDArray[np.float64]
@@ -130,6 +132,7 @@ class Window:
     exclusion: Exclusion | None
     unreadable_segments: int = 0
     pieces: tuple[Piece, ...] = ()
+    damaged: frozenset[Path] = frozenset()
 
 
 class Recordings(Protocol):
@@ -197,6 +200,7 @@ class Stretch:
     rate_hz : sampling rate, Hz.
     r_samples : (n_beats,) annotated R peaks of the minutes of this stretch, as positions in the signal.
     symbols : (n_beats,) the experts' one-letter code of each.
+    piece : the samples of the file, margins included; None where the record lacks the lead.
     has_lead : False where the record was made without lead II.
     """
 
@@ -210,6 +214,7 @@ class Stretch:
     r_samples: npt.NDArray[np.int64]
     symbols: npt.NDArray[np.str_]
     has_lead: bool
+    piece: Piece | None = None
 
 
 @runtime_checkable
@@ -227,6 +232,13 @@ class AnnotatedSource(Protocol):
 
     def person(self, key: str) -> Person:
         """Return who a patient is."""
+
+    @property
+    def waveform_root(self) -> Path:
+        """The folder that the files of pieces are relative to."""
+
+    def waveform_files(self, key: str) -> list[str]:
+        """Name a person's files, sorted; by it a later ingest notices that files came or went."""
 
     def stretches(self, key: str, margin_s: int) -> Iterator[Stretch]:
         """Read a person's records, some minutes at a time, with a margin in whole seconds."""

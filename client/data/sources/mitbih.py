@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import wfdb
 
-from client.data.sources.base import Person, Stretch
-from client.data.sources.wfdb_files import Header, read_header, read_lead
+from client.data.sources.base import Person, Piece, Stretch
+from client.data.sources.wfdb_files import Header, piece_of, read_header, read_lead
+from client.data.sources.windows import LEAD_II
 from common.errors import SourceError
 
-LEAD: Final = "MLII"
 MINUTE_S: Final = 60
 # So much is in memory at a time, however long a record is.
 MINUTES_PER_STRETCH: Final = 10
@@ -80,12 +80,21 @@ class MitbihSource:
     def counts(self) -> Mapping[str, int]:
         """Return how many persons and records there are, and how many records lack the lead."""
         records = [name for names in self._records.values() for name in names]
-        without = sum(self._header(name).channel(LEAD) is None for name in records)
+        without = sum(self._header(name).channel(*LEAD_II) is None for name in records)
         return {
             "patients": len(self._records),
             "waveform_records": len(records),
             "records_without_lead_ii": without,
         }
+
+    @property
+    def waveform_root(self) -> Path:
+        """The folder of the records."""
+        return self._folder
+
+    def waveform_files(self, key: str) -> list[str]:
+        """Name the three files of each of a person's records."""
+        return [f"{name}{end}" for name in self._records[key] for end in (".atr", ".dat", ".hea")]
 
     def person(self, key: str) -> Person:
         """Return age and sex from the first comment of the header, such as ``69 M 1085 1629 x1``."""
@@ -109,7 +118,7 @@ class MitbihSource:
 
     def _stretches(self, name: str, start: datetime, margin_s: int) -> Iterator[Stretch]:
         header, (peaks, symbols) = self._header(name), self._annotations(name)
-        channel, n = header.channel(LEAD), header.n_samples or 0
+        channel, n = header.channel(*LEAD_II), header.n_samples or 0
         # Whole seconds at an integer rate keep every stretch on the same 125 Hz grid.
         minute, margin = round(MINUTE_S * header.rate_hz), round(margin_s * header.rate_hz)
         for first in range(0, n, MINUTES_PER_STRETCH * minute):
@@ -127,7 +136,11 @@ class MitbihSource:
                 r_samples=peaks[inside] - a,
                 symbols=symbols[inside],
                 has_lead=channel is not None,
+                piece=None if channel is None else self._piece(name, header, channel, a, b),
             )
+
+    def _piece(self, name: str, header: Header, channel: int, start: int, stop: int) -> Piece:
+        return piece_of(self._folder, self._folder / name, header, channel, start, stop)
 
     def _header(self, name: str) -> Header:
         try:

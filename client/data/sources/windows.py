@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -99,7 +100,8 @@ def window_of(
     # One grid of samples per window: that of the recording which covers most of it.
     main = max(believed, key=lambda r: min(r.end, end) - max(r.start, start))
     signal = np.full(round((end - start).total_seconds() * main.rate_hz), np.nan)
-    found = damaged = most = 0
+    found = most = 0
+    damaged: set[Path] = set()
     record: str | None = None
     pieces: list[Piece] = []
     for timeline in (r for r in believed if r.rate_hz == main.rate_hz):
@@ -109,8 +111,7 @@ def window_of(
         for part in timeline.parts(first, first + len(signal)):
             found += 1
             if part.found == "damaged":
-                damaged += 1
-                damaged_files.add(part.path)
+                damaged.add(part.path)
             if part.samples_mv is None or part.piece is None:
                 continue
             pieces.append(part.piece)
@@ -119,11 +120,12 @@ def window_of(
             np.copyto(place, part.samples_mv, where=np.isnan(place))
         if samples > most:
             most, record = samples, timeline.name
+    damaged_files |= damaged
     if not pieces:
         reason = Exclusion.NO_WAVEFORM if found == 0 else Exclusion.LEAD_II_ABSENT
         return _nothing(Exclusion.UNREADABLE_SEGMENT if damaged else reason, damaged)
-    return Window(signal, main.rate_hz, record, None, damaged, tuple(pieces))
+    return Window(signal, main.rate_hz, record, None, len(damaged), tuple(pieces), frozenset(damaged))
 
 
-def _nothing(reason: Exclusion, damaged: int = 0) -> Window:
-    return Window(np.empty(0), 0.0, None, reason, damaged)
+def _nothing(reason: Exclusion, damaged: AbstractSet[Path] = frozenset()) -> Window:
+    return Window(np.empty(0), 0.0, None, reason, len(damaged), damaged=frozenset(damaged))
