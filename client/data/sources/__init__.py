@@ -5,12 +5,15 @@ from __future__ import annotations
 from client.data.sources.base import AnnotatedSource, LabSource, Source
 from client.data.sources.mimic3 import Mimic3Source
 from client.data.sources.mitbih import MitbihSource
+from client.data.sources.vitaldb_source import VitaldbSource
 from client.site import Site
 from common.errors import ConfigurationError, SourceError
 
 __all__ = ["AnnotatedSource", "LabSource", "Source", "open_source"]
 
-TASK_OF_KIND = {"mimic3": "hyperkalemia", "mitbih": "ventricular"}
+TASK_OF_KIND = {"mimic3": "hyperkalemia", "vitaldb": "hyperkalemia", "mitbih": "ventricular"}
+#: Layouts whose readers met synthetic files only, because no real file was at hand.
+SYNTHETIC_ONLY = ("mimic4", "vitaldb")
 
 
 def open_source(site: Site) -> Source:
@@ -35,7 +38,8 @@ def open_source(site: Site) -> Source:
         )
     if kind == "mitbih":
         return MitbihSource(site.data_root, site.source.records)
-    return Mimic3Source(
+    layout = VitaldbSource if kind == "vitaldb" else Mimic3Source
+    return layout(
         site.data_root / site.source.clinical,
         site.data_root / site.source.waveforms,
         whole_blood=site.settings.label.whole_blood,
