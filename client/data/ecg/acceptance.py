@@ -1,8 +1,8 @@
 """Which detected beats of a strip are accepted: one reason for every beat that is not.
 
 The rules are asked in the order of `client.data.exclusion.BeatRejection`, and the first that fails is the
-reason. A step is looked for in the recorded signal: the filter turns it into a wave that is over within a
-second, by which it could be taken for an ectopic beat.
+reason. A jump of the base line is looked for in what is left of the signal without its beats: no wave
+of the heart is sudden and stays.
 """
 
 from __future__ import annotations
@@ -13,21 +13,20 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from client.data.ecg.arrays import FloatArray, one_lead, positive_rate
-from client.data.ecg.beats import BEAT_SAMPLES, R_INDEX, RATE_HZ
+from client.data.ecg.arrays import FloatArray, IntArray
+from client.data.ecg.beats import BEAT_SAMPLES, R_INDEX
 from client.data.exclusion import BeatRejection
 from common.config import QualitySettings
 
 # Reach of the QRS complex around the R peak, for its amplitude: 80 ms.
 QRS_SAMPLES: Final = 10
-# The base line of a beat is the median of its cycle, which starts at this share of RR before R.
+# A beat reaches from this share of the RR interval before its R peak to the same point of the next.
 CYCLE_BEFORE_R: Final = 0.4
-# So many samples of a cycle are enough for its median.
-CYCLE_POINTS: Final = 25
-# A step lasts: it still shows in the median of so many beats on either side. An ectopic beat does not.
-LASTING_BEATS: Final = 3
+# A jump takes at most 24 ms (the filter lets nothing be faster) and is still there after 160 ms: no QRS
+# complex is that wide, and no T wave that sudden.
+SUDDEN_SAMPLES: Final = 3
+LASTING_SAMPLES: Final = 20
 
-Times = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 
@@ -46,65 +45,71 @@ def qrs_amplitude(beats: FloatArray) -> npt.NDArray[np.float64]:
     return np.asarray(np.ptp(qrs, axis=1), dtype=np.float64)
 
 
-def base_line(signal: FloatArray, rate_hz: float, r_times_s: Times, rr_s: float) -> Times:
-    """Return the level of the recorded signal around every R peak: the median over one cardiac cycle.
-
-    Over one whole cycle the median does not depend on how tall the waves are.
+def without_beats(samples: FloatArray, peaks: IntArray, median_beat: FloatArray) -> npt.NDArray[np.float64]:
+    """Return what is left of a span where the median beat is subtracted at every R peak.
 
     Parameters
     ----------
-    signal : (n_samples,), raw, mV; NaN where nothing was recorded.
-    rate_hz : sampling rate, Hz.
-    r_times_s : (n_beats,) times of R peaks, seconds from the first sample.
-    rr_s : typical RR interval, seconds; NaN where it is not known.
+    samples : (n_samples,) filtered span, mV at 125 Hz.
+    peaks : (n_peaks,) ascending sample numbers of its R peaks.
+    median_beat : (120,), mV, R peak at index 40.
 
     Returns
     -------
-    (n_beats,), mV; NaN where the whole cycle is a gap, and where there is no RR interval.
+    float64 (n_samples,), mV. Each sample belongs to one beat; those over 640 ms after one and over 320 ms
+    before the next are left as they are.
     """
-    values, rate = one_lead(signal, "base line"), positive_rate(rate_hz, "base line")
-    if not len(values) or not len(r_times_s) or not np.isfinite(rr_s):
-        return np.full(len(r_times_s), np.nan)
-    share = np.linspace(-CYCLE_BEFORE_R, 1 - CYCLE_BEFORE_R, CYCLE_POINTS)
-    index = np.rint((np.asarray(r_times_s)[:, None] + rr_s * share) * rate).astype(np.int64)
-    cycles = np.sort(values[np.clip(index, 0, len(values) - 1)], axis=1)  # NaN goes to the end
-    middle = np.maximum(np.isfinite(cycles).sum(axis=1) - 1, 0) // 2
-    return np.asarray(cycles[np.arange(len(cycles)), middle])
+    rest = np.asarray(samples, dtype=np.float64).copy()
+    if not len(peaks):
+        return rest
+    peaks = np.asarray(peaks)
+    ends = np.rint(peaks[1:] - CYCLE_BEFORE_R * np.diff(peaks)).astype(np.int64)
+    # Sample numbers at which the next beat begins, and with it another place of index 0 of the beat.
+    first = np.repeat(peaks - R_INDEX, np.diff(np.concatenate([[0], ends, [len(rest)]])))
+    index = np.arange(len(rest)) - first
+    inside = (index >= 0) & (index < BEAT_SAMPLES)
+    rest[inside] -= np.asarray(median_beat)[index[inside]]
+    return rest
 
 
-def steps(level_mv: Times, r_times_s: Times, max_step_mv: float) -> Flags:
-    """Say for every beat whether the base line jumps inside its 120 samples.
-
-    A jump shows twice: between the beat before and the beat after, and, because it lasts, between the
-    medians of the three before and the three after. Where exactly it was is not known; every beat is
-    marked that may hold it.
+def base_line_jumps(rest: FloatArray, max_step_mv: float) -> IntArray:
+    """Find where a signal without its beats jumps: all it does for 160 ms after lies beyond all before.
 
     Parameters
     ----------
-    level_mv : (n_beats,) base line of all beats of one span, in time order, mV.
-    r_times_s : (n_beats,) their times, seconds.
+    rest : (n_samples,) as `without_beats` gives it, mV at 125 Hz.
     max_step_mv : largest difference that is no jump, mV.
 
     Returns
     -------
-    bool (n_beats,).
+    (n,) ascending sample numbers, several for one jump.
     """
-    n = len(level_mv)
-    if n < 2:
-        return np.zeros(n, dtype=bool)
-    padded = np.pad(np.asarray(level_mv, dtype=np.float64), LASTING_BEATS, mode="edge")
-    groups = np.sort(np.lib.stride_tricks.sliding_window_view(padded, LASTING_BEATS), axis=1)
-    medians = groups[:, LASTING_BEATS // 2]
-    lasting = medians[LASTING_BEATS + 1 : LASTING_BEATS + 1 + n] - medians[:n]
-    sudden = (
-        padded[LASTING_BEATS + 1 : LASTING_BEATS + 1 + n] - padded[LASTING_BEATS - 1 : LASTING_BEATS - 1 + n]
-    )
-    near = np.minimum(sudden * np.sign(lasting), np.abs(lasting)) > max_step_mv
-    # The 120 samples of a fast heart hold more than one beat: whichever reaches a marked one is marked.
-    times = np.asarray(r_times_s)
-    of_step = times[near]
-    first = np.searchsorted(of_step, times - R_INDEX / RATE_HZ)
-    last = np.searchsorted(of_step, times + (BEAT_SAMPLES - R_INDEX) / RATE_HZ)
+    rest = np.asarray(rest)
+    sudden = np.abs(rest[SUDDEN_SAMPLES:] - rest[:-SUDDEN_SAMPLES]) > max_step_mv
+    candidates = np.flatnonzero(sudden)
+    reach = np.arange(LASTING_SAMPLES)
+    before = rest[np.maximum(candidates[:, None] - reach, 0)]
+    after = rest[np.minimum(candidates[:, None] + SUDDEN_SAMPLES + reach, len(rest) - 1)]
+    up = after.min(axis=1, initial=np.inf) - before.max(axis=1, initial=-np.inf)
+    down = before.min(axis=1, initial=np.inf) - after.max(axis=1, initial=-np.inf)
+    jumps: IntArray = candidates[np.maximum(up, down) > max_step_mv]
+    return jumps
+
+
+def holds_jump(peaks: IntArray, jumps: IntArray) -> Flags:
+    """Say for every beat whether a jump lies inside its 120 samples.
+
+    Parameters
+    ----------
+    peaks : (n_peaks,) sample numbers of R peaks.
+    jumps : (n,) ascending sample numbers, as `base_line_jumps` gives them.
+
+    Returns
+    -------
+    bool (n_peaks,).
+    """
+    first = np.searchsorted(jumps, np.asarray(peaks) - R_INDEX)
+    last = np.searchsorted(jumps, np.asarray(peaks) + BEAT_SAMPLES - R_INDEX)
     return np.asarray(last > first)
 
 
@@ -117,7 +122,7 @@ def beat_rejections(
     ----------
     beats : (n_beats, 120), mV.
     correlation : (n_beats,) with the median beat.
-    has_step : (n_beats,) as `steps` gives it.
+    has_step : (n_beats,) as `holds_jump` gives it.
     settings : the limits; with ``reject`` off every beat is accepted.
     """
     if not settings.reject:

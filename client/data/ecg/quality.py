@@ -188,6 +188,7 @@ def assess(
     spans: Sequence[Span],
     peaks: Sequence[IntArray],
     beats: FloatArray,
+    median_beat: FloatArray,
     rr_s: FloatArray,
     times_s: FloatArray,
     correlation: FloatArray,
@@ -201,13 +202,13 @@ def assess(
     ----------
     spans, peaks : filtered spans, and for each the sample numbers of its R peaks.
     beats : (n_beats, 120) all beats of the strip, mV.
+    median_beat : (120,) their median, mV.
     rr_s, times_s : (n_beats,) the RR interval before each beat (NaN beside a gap) and its time, seconds.
     correlation : (n_beats,) as `template_correlation` gives it.
     accepted : (n_beats,) whether each beat passes the rules for beats.
     raw : flat stretches and clipping.
     settings : length of the excerpt.
     """
-    median_beat = np.median(beats, axis=0) if len(beats) else np.zeros(0)
     width = qrs_width_ms(median_beat, R_INDEX) if len(beats) else math.nan
     return StripQuality(
         heart_rate_bpm=60.0 / typical_rr(rr_s),

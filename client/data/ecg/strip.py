@@ -8,7 +8,14 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from client.data.ecg.acceptance import base_line, beat_rejections, count_rejections, steps
+from client.data.ecg.acceptance import (
+    Flags,
+    base_line_jumps,
+    beat_rejections,
+    count_rejections,
+    holds_jump,
+    without_beats,
+)
 from client.data.ecg.arrays import FloatArray, IntArray, one_lead
 from client.data.ecg.beats import BEAT_SAMPLES, RATE_HZ, cut_beats, rr_intervals
 from client.data.ecg.filtering import Span, prepare
@@ -105,14 +112,9 @@ def process_strip(signal_mv: FloatArray, rate_hz: float, settings: Settings) -> 
         return _excluded(_too_little(signal_s, raw, settings), signal_s)
     peaks = detect_in_spans(spans)
     found = _cut(spans, peaks)
-    rr_s = typical_rr(found.rr_prev_s)
-    correlation = template_correlation(found.beats, rr_s)
-    has_step = np.concatenate(
-        [
-            steps(base_line(signal, rate_hz, times, rr_s), times, rules.max_step_mv)
-            for times in found.detected_s
-        ]
-    )
+    correlation = template_correlation(found.beats, typical_rr(found.rr_prev_s))
+    median_beat = np.median(found.beats, axis=0) if len(found.beats) else np.zeros(BEAT_SAMPLES)
+    has_step = _steps(spans, peaks, median_beat, rules.max_step_mv)
     rejected = found.rejections(beat_rejections(found.beats, correlation, has_step[found.kept], rules))
     detected_s = np.concatenate(found.detected_s)
     if len(found.beats) < settings.strip.min_beats:
@@ -120,7 +122,16 @@ def process_strip(signal_mv: FloatArray, rate_hz: float, settings: Settings) -> 
         return _excluded(failed, signal_s, detected_s, rejected)
     accepted = np.array([rejected[index] is None for index in found.kept], dtype=bool)
     quality = assess(
-        spans, peaks, found.beats, found.rr_prev_s, found.times_s, correlation, accepted, raw, rules
+        spans,
+        peaks,
+        found.beats,
+        median_beat,
+        found.rr_prev_s,
+        found.times_s,
+        correlation,
+        accepted,
+        raw,
+        rules,
     )
     failed = reasons(quality, rules) if rules.reject else ()
     if np.count_nonzero(accepted) < settings.strip.min_beats:
@@ -232,6 +243,16 @@ def _cut(spans: list[Span], peaks: list[IntArray]) -> _Found:
         before += len(times)
     beats, times, rr_prev, rr_next, kept = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     return _Found(beats, times, rr_prev, rr_next, kept, detected)
+
+
+def _steps(spans: list[Span], peaks: list[IntArray], median_beat: FloatArray, max_step_mv: float) -> Flags:
+    """Say for every detected beat of a strip whether the base line jumps inside its 120 samples."""
+    return np.concatenate(
+        [
+            holds_jump(found, base_line_jumps(without_beats(span.samples, found, median_beat), max_step_mv))
+            for span, found in zip(spans, peaks, strict=True)
+        ]
+    )
 
 
 def _failed_raw(raw: RawQuality, settings: Settings) -> tuple[Exclusion, ...]:
