@@ -24,6 +24,7 @@ class Problem(StrEnum):
     BAD_NUMBER = "bad-number"
     BAD_KEY = "bad-key"
     BAD_UNIT = "bad-unit"
+    BAD_WORD = "bad-word"
     DAMAGED_FILE = "damaged-file"
     NO_POTASSIUM_ITEM = "no-potassium-item"
     NO_DRAWS = "no-draws"
@@ -100,6 +101,11 @@ PROBLEMS: Mapping[Problem, Explanation] = MappingProxyType(
             "A unit is missing or is not one the software can convert.",
             "Potassium is read in mEq/L or mmol/L, which are the same number; signals in V, mV or uV.",
             "Write one of the units the sentence lists.",
+        ),
+        Problem.BAD_WORD: Explanation(
+            "A field that may hold only a few words holds another.",
+            "The export uses a code of its own, such as `1` and `0` for yes and no, or columns were shifted.",
+            "Write one of the words the sentence lists, or leave the field empty.",
         ),
         Problem.DAMAGED_FILE: Explanation(
             "A file cannot be read to its end.",
