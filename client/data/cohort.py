@@ -14,6 +14,10 @@ Rules (SCIENCE, section 9)
   its split, however many strips it gets later: a personal evaluation would begin from a model that knows
   the patient. A stored split that no federation has used yet does not bind, so that freezing too early,
   before all files are in, costs no personal patient. Test patients may become personal.
+- Of train and validation patients ``cohort.classes`` and ``cohort.balance`` may leave strips out
+  (``client.data.choice``). The run keeps their ids; a member's counts are those of the strips that are in.
+- The run also keeps the last strip there was. Strips that come later are not in, so a frozen cohort never
+  changes; ``client.database.queries.frozen`` tells which strips it holds.
 - With lists (folds, DS1 and DS2) the lists decide, and stored splits are neither read nor written: train
   patients are generic, test patients have the split ``test`` and are personal if they have the strips.
 - Neither rule can know which model a cohort will be used with. So personalization asks again, by the hash
@@ -26,11 +30,13 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from client.data.choice import LeftOut, StripChoice, leave_out
+from client.data.cohort_summary import CohortSummary, summary
 from client.data.made_with import check_made_with
 from client.data.splits import SPLITS, Candidate, assign_splits, check_shares, small_strata
 from client.database.queries import (
@@ -49,45 +55,6 @@ from common.task import Label
 
 Lists = tuple[set[str], set[str]]  # train, test
 Placed = dict[int, tuple[str, str | None]]  # patient -> role, split
-
-
-@dataclass(frozen=True)
-class CohortSummary:
-    """A frozen cohort in numbers; the splits count generic patients.
-
-    ``held_back`` patients have the strips of a personal patient but trained a generic model before.
-    ``reused`` tells that nothing had changed and an earlier run stands.
-    """
-
-    run_id: int
-    name: str
-    generic: int
-    personal: int
-    train: int
-    validation: int
-    test: int
-    positive_strips: int
-    negative_strips: int
-    gap_strips: int
-    held_back: int = 0
-    reused: bool = False
-    notes: tuple[str, ...] = ()
-
-    @property
-    def patients(self) -> int:
-        """Everybody in the cohort."""
-        return self.generic + self.personal
-
-    def sentence(self) -> str:
-        """Say it to a person."""
-        head = "unchanged cohort" if self.reused else "cohort"
-        text = (
-            f"{head} {self.name!r} (run {self.run_id}): {self.generic} generic patients "
-            f"({self.train} train, {self.validation} validation, {self.test} test), {self.personal} "
-            f"personal; strips: {self.positive_strips} positive, {self.negative_strips} negative, "
-            f"{self.gap_strips} gap"
-        )
-        return "; ".join((text, *self.notes))
 
 
 def freeze_cohort(
@@ -128,7 +95,7 @@ def freeze_cohort(
         check_made_with(session, site)
         latest = latest_run(session, "cohort", name)
         if latest is not None and latest.data_fingerprint == _fingerprint(session, site, lists):
-            return replace(_summary(session, latest), reused=True)
+            return replace(summary(session, latest), reused=True)
     with running(session_factory, "cohort", site.settings, name=name) as run:
         with session_factory() as session, session.begin():
             # Two processes may freeze at once: SQLite waits at the first write, PostgreSQL at locked rows.
@@ -137,7 +104,8 @@ def freeze_cohort(
             run.data_fingerprint = _fingerprint(session, site, lists)
             run.details["lists"] = lists is not None
             run.details.update(_freeze(session, site, run.id, name, lists))
-        return _summarized(session_factory, run)
+        with session_factory() as session:
+            return summary(session, run)
 
 
 def _checked_lists(name: str, train: Sequence[str], test: Sequence[str]) -> Lists:
@@ -163,6 +131,11 @@ def _freeze(session: Session, site: Site, run_id: int, name: str, lists: Lists |
         placed, held_back, notes = _by_site(session, site, name, chosen)
     else:
         placed, held_back, notes = _by_lists(session, site, name, chosen, *lists)
+    left_out, chosen = _choose(session, site, chosen, placed)
+    notes += [
+        f"{split} has strips of one label only, so cohort.balance left it as it is"
+        for split in left_out.unbalanced
+    ]
     session.add_all(
         CohortMember(
             run_id=run_id,
@@ -180,7 +153,50 @@ def _freeze(session: Session, site: Site, run_id: int, name: str, lists: Lists |
             f"no personal patients: nobody has {rules.min_positive} positive and {rules.min_negative} "
             "negative strips" + (" outside the generic training" if held_back or lists is not None else "")
         )
-    return {"held_back": held_back, "notes": notes}
+    return {
+        "held_back": held_back,
+        "notes": notes,
+        "classes": rules.classes,
+        "balance": rules.balance,
+        "left_out": {"classes": left_out.classes, "balance": left_out.balance},
+        "last_strip": session.scalar(select(func.max(Strip.id))),
+    }
+
+
+def _choose(
+    session: Session, site: Site, chosen: list[Candidate], placed: Placed
+) -> tuple[LeftOut, list[Candidate]]:
+    """Leave strips out as the settings say; return who is left, with the strips that are in.
+
+    A patient without a labelled strip is no member, whether it never had one or all were left out.
+    """
+    rules = site.settings.cohort
+    if rules.classes == "both" and rules.balance == "none":
+        return LeftOut(), chosen
+    sources = {c.patient_id: c.source_key for c in chosen}
+    query = select(Strip.id, Strip.patient_id, Strip.label, Strip.start).where(accepted())
+    strips = [
+        StripChoice(strip, patient, label, _queue(site, sources[patient], start.isoformat(), label))
+        for strip, patient, label, start in session.execute(query)
+        if patient in sources
+    ]
+    splits = {patient: split for patient, (role, split) in placed.items() if role == "generic" and split}
+    left_out = leave_out(strips, splits, rules)
+    counts = Counter((s.patient_id, s.label) for s in strips if s.strip_id not in left_out.strips)
+    inside = [
+        replace(
+            c,
+            n_positive=counts[c.patient_id, Label.POSITIVE],
+            n_negative=counts[c.patient_id, Label.NEGATIVE],
+            n_gap=counts[c.patient_id, Label.GAP],
+        )
+        for c in chosen
+    ]
+    return left_out, [c for c in inside if c.n_positive + c.n_negative > 0]
+
+
+def _queue(site: Site, *names: str) -> int:
+    return key("cohort strip", site.name, site.settings.seed, *names)
 
 
 def _by_site(
@@ -334,27 +350,3 @@ def _check_labels(
 
 def _listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{n} {reason}" for reason, n in counts.items()) or "none"
-
-
-def _summarized(session_factory: Callable[[], Session], run: Run) -> CohortSummary:
-    with session_factory() as session:
-        return _summary(session, run)
-
-
-def _summary(session: Session, run: Run) -> CohortSummary:
-    everybody = members(session, run.id)
-    splits = Counter(m.split for m in everybody if m.role == "generic")
-    return CohortSummary(
-        run_id=run.id,
-        name=run.name,
-        generic=splits.total(),
-        personal=len(everybody) - splits.total(),
-        train=splits["train"],
-        validation=splits["validation"],
-        test=splits["test"],
-        positive_strips=sum(m.n_positive for m in everybody),
-        negative_strips=sum(m.n_negative for m in everybody),
-        gap_strips=sum(m.n_gap for m in everybody),
-        held_back=int(run.details.get("held_back", 0)),
-        notes=tuple(run.details.get("notes", ())),
-    )

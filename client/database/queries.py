@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, distinct, func, or_, select
@@ -79,6 +80,42 @@ class Member:
     n_positive: int
     n_negative: int
     n_gap: int
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Which strips a frozen cohort holds, of the accepted ones of its members.
+
+    Attributes
+    ----------
+    run_id : the run that froze it.
+    last_strip : the last strip there was; None for a cohort that did not note it, which holds all.
+    left_out : ids of accepted strips that a rule left out, by rule.
+    """
+
+    run_id: int
+    last_strip: int | None = None
+    left_out: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+    def holds(self, strip_id: int, ingest_run_id: int) -> bool:
+        """Whether an accepted strip of a member is in.
+
+        A database may give the id of a strip that was removed to a new one; its ingest run tells them apart.
+        """
+        if self.last_strip is None:
+            return True
+        known = strip_id <= self.last_strip and ingest_run_id < self.run_id
+        return known and strip_id not in self._out
+
+    @cached_property
+    def _out(self) -> frozenset[int]:
+        return frozenset(strip for strips in self.left_out.values() for strip in strips)
+
+
+def frozen(session: Session, cohort_run_id: int) -> Frozen:
+    """Return which strips a frozen cohort holds."""
+    details = session.scalar(select(Run.details).where(Run.id == cohort_run_id)) or {}
+    return Frozen(cohort_run_id, details.get("last_strip"), details.get("left_out", {}))
 
 
 def accepted() -> ColumnElement[bool]:

@@ -6,6 +6,7 @@ label; beats themselves are read only when a batch needs them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from client.database.queries import Member, frozen, members
 from client.database.tables import CohortMember, Strip
 from common.errors import CohortError
 from common.task import Label
@@ -72,7 +74,10 @@ def cohort_strips(
     roles: Sequence[str] | None = None,
     splits: Sequence[str] | None = None,
 ) -> list[StripRef]:
-    """Return the accepted strips of a frozen cohort, sorted by patient, start and label.
+    """Return the strips of a frozen cohort, sorted by patient, start and label.
+
+    They are the accepted strips there were when it was frozen, but for those its rules left out
+    (``cohort.classes``, ``cohort.balance``). Every member's strips are counted against what the cohort says.
 
     Parameters
     ----------
@@ -80,11 +85,16 @@ def cohort_strips(
     cohort_run_id : the run that froze the cohort.
     roles : ``generic`` and ``personal``, or None for both.
     splits : ``train``, ``validation`` and ``test``, or None for every split, also that of patients without.
+
+    Raises
+    ------
+    CohortError
+        If a member's strips are not those it had when the cohort was frozen.
     """
     query = (
         select(
             Strip.id, Strip.patient_id, Strip.label, Strip.start, Strip.end, Strip.beat_offset, Strip.n_beats,
-            Strip.value,
+            Strip.value, Strip.run_id,
         )
         .join(CohortMember, CohortMember.patient_id == Strip.patient_id)
         .where(CohortMember.run_id == cohort_run_id, Strip.exclusion.is_(None), Strip.n_beats > 0)
@@ -94,11 +104,28 @@ def cohort_strips(
         query = query.where(CohortMember.role.in_(roles))
     if splits is not None:
         query = query.where(CohortMember.split.in_(splits))
-    return [
+    inside = frozen(session, cohort_run_id)
+    strips = [
         StripRef(strip_id, patient, Label(label), start, end, offset, n_beats, value)
-        for strip_id, patient, label, start, end, offset, n_beats, value in session.execute(query)
-        if offset is not None
+        for strip_id, patient, label, start, end, offset, n_beats, value, run in session.execute(query)
+        if offset is not None and inside.holds(strip_id, run)
     ]
+    if inside.last_strip is not None:
+        _check_counts(members(session, cohort_run_id, roles, splits), strips)
+    return strips
+
+
+def _check_counts(everybody: Sequence[Member], strips: Sequence[StripRef]) -> None:
+    found = Counter((strip.patient_id, strip.label) for strip in strips)
+    changed = sum(
+        any(found[member.patient_id, label] != getattr(member, f"n_{label}") for label in Label)
+        for member in everybody
+    )
+    if changed:
+        raise CohortError(
+            f"{changed} of {len(everybody)} patients of the frozen cohort have other strips than when it was "
+            "frozen, because files were read again; freeze it again: fedkalemia-site cohort SITE"
+        )
 
 
 def labelled(strips: Iterable[StripRef]) -> list[StripRef]:

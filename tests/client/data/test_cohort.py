@@ -14,7 +14,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from client.data import cohort
-from client.data.cohort import CohortSummary, freeze_cohort
+from client.data.cohort import freeze_cohort
+from client.data.cohort_summary import CohortSummary
 from client.data.splits import Candidate
 from client.database.runs import latest_run, start_run
 from client.database.session import create_database, sessions
