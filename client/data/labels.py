@@ -51,9 +51,11 @@ def label_draws(
 ) -> list[LabelledDraw]:
     """Label all draws of one patient.
 
-    Each row is judged for itself first: number, unit, plausible range, stay. Of what is left, whole blood
-    gives way to serum of the same time. Draws less than 30 minutes apart (``merge_s``) whose labels
-    differ are all left out; of those with the same label the first is kept.
+    Each row is judged for itself first: number, unit, plausible range, hemolysis, stay. A specimen that the
+    laboratory reports as hemolyzed has no label; one that a rule suspects (``client.data.hemolysis``) has
+    one, unless ``suspected_hemolysis`` says otherwise. Of what is left, whole blood gives way to serum of
+    the same time. Draws less than 30 minutes apart (``merge_s``) whose labels differ are all left out; of
+    those with the same label the first is kept.
 
     Parameters
     ----------
@@ -98,6 +100,13 @@ def read_value(text: str, number: float | None) -> tuple[float | None, Literal["
     return (number, None) if number is not None and printed == number else (None, None)
 
 
+def measured(measurement: Measurement) -> tuple[float | None, Literal["above", "below"] | None]:
+    """Return the potassium of a row in mEq/L, and whether it is censored; None for text or another unit."""
+    value, censored = read_value(measurement.text, measurement.number)
+    factor = UNITS.get(measurement.unit.lower())
+    return (None if value is None or factor is None else value * factor), censored
+
+
 def _alone(measurement: Measurement, stays: Sequence[Stay], rules: LabelSettings) -> LabelledDraw:
     """Judge one row for itself."""
     value, censored = read_value(measurement.text, measurement.number)
@@ -110,6 +119,10 @@ def _alone(measurement: Measurement, stays: Sequence[Stay], rules: LabelSettings
         return replace(draw, exclusion=Exclusion.WRONG_UNIT)
     if not rules.plausible_from <= draw.value <= rules.plausible_to:
         return replace(draw, exclusion=Exclusion.IMPLAUSIBLE_VALUE)
+    if measurement.hemolysis == "reported":
+        return replace(draw, exclusion=Exclusion.HEMOLYZED)
+    if measurement.hemolysis == "suspected" and rules.suspected_hemolysis == "exclude":
+        return replace(draw, exclusion=Exclusion.HEMOLYSIS_SUSPECTED)
     if not (measurement.admitted or any(stay.overlaps(time, time) for stay in stays)):
         return replace(draw, exclusion=Exclusion.NOT_IN_STAY)
     return _labelled(draw, draw.value, rules)
