@@ -49,7 +49,11 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 def write_atomic(
-    path: Path | str, content: bytes | str, *, before_replace: Callable[[], None] | None = None
+    path: Path | str,
+    content: bytes | str,
+    *,
+    before_replace: Callable[[], None] | None = None,
+    mode: int | None = None,
 ) -> None:
     """Write a whole file or nothing; missing parent folders are made.
 
@@ -58,6 +62,7 @@ def write_atomic(
     path : where the file ends up. What was there before stays until the new content is on the disk.
     content : bytes, or text that is written as UTF-8 with unchanged line ends.
     before_replace : called when the new content is on the disk and the old file still in its place.
+    mode : who may read and write the file, such as 0o600; None for what any new file gets.
 
     Raises
     ------
@@ -75,7 +80,7 @@ def write_atomic(
                 file.flush()
                 os.fsync(file.fileno())
             # mkstemp makes files only their owner may read; this one gets what any new file would get.
-            Path(name).chmod(0o666 & ~_umask())
+            Path(name).chmod(0o666 & ~_umask() if mode is None else mode)
             if before_replace is not None:
                 before_replace()
             Path(name).replace(path)
