@@ -70,7 +70,8 @@ def survey_recordings(folder: Path, settings: Settings, *, include_paced: bool =
     if not records:
         raise SourceError(
             f"none of the {len(present)} annotated records in {folder} can be used: "
-            f"{len(present) - len(with_lead)} lack lead {' or '.join(LEAD_II)}, the others have paced beats; add records"
+            f"{len(present) - len(with_lead)} lack lead {' or '.join(LEAD_II)}, the others have paced beats; "
+            "add records"
         )
     same = {name: key for key, names in PERSONS.items() for name in names}
     person = {record: same.get(record, record) for record in records}

@@ -1,10 +1,11 @@
 import io
 import os
+from collections.abc import Iterator
 
 import pytest
 
 from common.logs import PlainReporter, current_reporter, stage, use_reporter
-from common.workers import map_processes
+from common.workers import map_processes, worker_processes
 
 
 def describe(item: int) -> tuple[int, int]:
@@ -42,3 +43,26 @@ def test_a_failure_in_a_worker_reaches_the_caller():
 
 def test_one_worker_runs_here():
     assert map_processes(describe, [2], workers=1)[0] == (4, os.getpid())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_stream_of_any_length_comes_back_in_order_and_is_taken_as_it_is_needed(workers: int) -> None:
+    taken = 0
+
+    def items() -> Iterator[int]:
+        nonlocal taken
+        for item in range(40):
+            taken += 1
+            yield item
+
+    with worker_processes(workers) as pool:
+        found = pool.in_order(describe, items())
+        first = next(found)
+        assert first[0] == 0
+        assert taken <= 8
+        assert [square for square, _ in found] == [item * item for item in range(1, 40)]
+
+
+def test_the_first_failure_of_a_stream_ends_it() -> None:
+    with worker_processes(2) as pool, pytest.raises(ValueError, match="item 2 is broken"):
+        list(pool.in_order(fail, iter(range(100))))
