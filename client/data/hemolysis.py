@@ -14,10 +14,12 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from client.data.labels import measured
-from client.data.sources.base import Measurement
+from client.data.values import measured
+
+if TYPE_CHECKING:
+    from client.data.sources.base import Measurement
 
 #: A panel outside these limits is that of an infusion or of a contaminated specimen.
 SODIUM_BELOW: Final = 110.0  # mEq/L

@@ -5,24 +5,16 @@ Source: Chiu 2022, Methods, Patient Population; SCIENCE sections 1.3 and 9.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Final, Literal
+from typing import Literal
 
 from client.data.exclusion import Exclusion
 from client.data.sources.base import Measurement, Stay
+from client.data.values import measured, read_value
 from common.config import LabelSettings
 from common.task import Label
-
-# Factor to mEq/L: potassium carries one charge, so a millimole is a milliequivalent.
-UNITS: Final = {"meq/l": 1.0, "mmol/l": 1.0}
-
-_BEYOND = re.compile(
-    r"(?P<sign>greater than|more than|less than|[<>])\s*=?\s*(?P<bound>\d+(?:\.\d+)?)\s*(?:m(?:eq|mol)/l)?",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True)
@@ -77,47 +69,16 @@ def label_draws(
     return draws
 
 
-def read_value(text: str, number: float | None) -> tuple[float | None, Literal["above", "below"] | None]:
-    """Return a result's value and whether it is censored.
-
-    A number counts only where the printed result and the numeric column agree. ``GREATER THAN 10`` is 10,
-    censored above, whatever the numeric column says. Any other text has no value.
-
-    >>> read_value("4.0", 4.0)
-    (4.0, None)
-    >>> read_value("GREATER THAN 10", None)
-    (10.0, 'above')
-    >>> read_value("HEMOLYZED", 6.1)
-    (None, None)
-    """
-    if match := _BEYOND.fullmatch(text.strip()):
-        below = match["sign"].lower() in ("<", "less than")
-        return float(match["bound"]), "below" if below else "above"
-    try:
-        printed = float(text)
-    except ValueError:
-        return None, None
-    return (number, None) if number is not None and printed == number else (None, None)
-
-
-def measured(measurement: Measurement) -> tuple[float | None, Literal["above", "below"] | None]:
-    """Return the potassium of a row in mEq/L, and whether it is censored; None for text or another unit."""
-    value, censored = read_value(measurement.text, measurement.number)
-    factor = UNITS.get(measurement.unit.lower())
-    return (None if value is None or factor is None else value * factor), censored
-
-
 def _alone(measurement: Measurement, stays: Sequence[Stay], rules: LabelSettings) -> LabelledDraw:
     """Judge one row for itself."""
-    value, censored = read_value(measurement.text, measurement.number)
-    factor = UNITS.get(measurement.unit.lower())
-    draw = LabelledDraw(measurement, value if factor is None or value is None else value * factor, censored)
+    value, censored = measured(measurement)
+    if value is None:
+        printed, censored = read_value(measurement.text, measurement.number)
+        reason = Exclusion.NO_NUMERIC_VALUE if printed is None else Exclusion.WRONG_UNIT
+        return LabelledDraw(measurement, printed, censored, exclusion=reason)
+    draw = LabelledDraw(measurement, value, censored)
     time = measurement.specimen_time
-    if draw.value is None:
-        return replace(draw, exclusion=Exclusion.NO_NUMERIC_VALUE)
-    if factor is None:
-        return replace(draw, exclusion=Exclusion.WRONG_UNIT)
-    if not rules.plausible_from <= draw.value <= rules.plausible_to:
+    if not rules.plausible_from <= value <= rules.plausible_to:
         return replace(draw, exclusion=Exclusion.IMPLAUSIBLE_VALUE)
     if measurement.hemolysis == "reported":
         return replace(draw, exclusion=Exclusion.HEMOLYZED)
@@ -125,7 +86,7 @@ def _alone(measurement: Measurement, stays: Sequence[Stay], rules: LabelSettings
         return replace(draw, exclusion=Exclusion.HEMOLYSIS_SUSPECTED)
     if not (measurement.admitted or any(stay.overlaps(time, time) for stay in stays)):
         return replace(draw, exclusion=Exclusion.NOT_IN_STAY)
-    return _labelled(draw, draw.value, rules)
+    return _labelled(draw, value, rules)
 
 
 def _labelled(draw: LabelledDraw, value: float, rules: LabelSettings) -> LabelledDraw:

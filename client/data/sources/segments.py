@@ -146,7 +146,7 @@ class RecordIndex:
     def __init__(self, root: Path, records: Mapping[str, Sequence[str]], *, framed: bool = False) -> None:
         self.root = root
         self._records = {key: sorted(set(names)) for key, names in records.items()}
-        self._framed = framed
+        self.framed = framed
 
     @property
     def patients(self) -> set[str]:
@@ -175,7 +175,7 @@ class RecordIndex:
 
     def of(self, key: str, stays: Sequence[Stay]) -> SegmentedRecordings:
         """Open the records of one patient."""
-        return SegmentedRecordings(self.root, self.names(key), stays, self._framed)
+        return SegmentedRecordings(self.root, self.names(key), stays, self.framed)
 
 
 class SegmentedRecordings:

@@ -20,8 +20,8 @@ from typing import Final
 
 from client.data.problems import Problem
 from client.data.sources.base import Measurement, Person, Stay
+from client.data.sources.clinical import HIDDEN_AGE, MAX_AGE
 from client.data.sources.csv_tables import find_table, parse_number, rows
-from client.data.sources.mimic3_tables import HIDDEN_AGE, MAX_AGE
 from common.errors import SourceError
 
 #: Names a table goes by: in the archive, and as the interface of the data set delivers it.

@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 import pytest
 
 from client.data.exclusion import Exclusion
-from client.data.labels import LabelledDraw, label_draws, read_value
+from client.data.labels import LabelledDraw, label_draws
 from client.data.sources.base import Measurement, Stay
+from client.data.values import read_value
 from common.config import LabelSettings
 from common.task import Label
 
