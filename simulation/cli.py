@@ -126,7 +126,7 @@ def cohort(
     ] = False,
     layout: Annotated[
         str | None,
-        typer.Option(help="Layout of the files: mimic3 or mimic4; by default that of each profile"),
+        typer.Option(help="Layout of the files: mimic3, mimic4 or vitaldb; by default that of each profile"),
     ] = None,
     seed: Seed = 0,
     truth: Annotated[

@@ -12,9 +12,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 from common.config import validated
-from simulation.cohort import tables, waveforms
+from simulation.cohort import tables, vitaldb_files, vitaldb_rows, waveforms
 from simulation.cohort.profile import LAYOUT_MONITORS, FileStyle, LayoutName, SiteProfile
-from simulation.cohort.recording import Record
+from simulation.cohort.recording import Record, records_of
 from simulation.cohort.stay import PatientPlan
 
 # Highest frequency that a monitor of another rate lets pass, by its rate.
@@ -38,6 +38,7 @@ class Layout:
     write_waveforms : writes a patient's waveforms (folder, plan, position of the patient in the site);
         returns what ``write_indexes`` needs of them.
     write_indexes : writes the lists of the records of all patients.
+    records : the recordings of a plan.
     """
 
     name: LayoutName
@@ -50,6 +51,7 @@ class Layout:
     record_path: Callable[[PatientPlan, Record], str]
     write_waveforms: Callable[[Path, PatientPlan, int], list[str]]
     write_indexes: Callable[[Path, Iterable[str]], None]
+    records: Callable[[PatientPlan], tuple[Record, ...]] = records_of
 
 
 LAYOUTS: Mapping[LayoutName, Layout] = MappingProxyType(
@@ -65,6 +67,19 @@ LAYOUTS: Mapping[LayoutName, Layout] = MappingProxyType(
             record_path=waveforms.record_path,
             write_waveforms=waveforms.write_waveforms,
             write_indexes=waveforms.write_indexes,
+        ),
+        "vitaldb": Layout(
+            name="vitaldb",
+            columns=vitaldb_rows.COLUMNS,
+            counted=frozenset(),
+            item_rows=vitaldb_rows.no_items,
+            patient_rows=vitaldb_rows.patient_lines,
+            subject=lambda subject_id: subject_id,
+            patient_folder=vitaldb_files.own_folder,
+            record_path=vitaldb_files.case_path,
+            write_waveforms=vitaldb_files.write_cases,
+            write_indexes=vitaldb_files.write_lists,
+            records=vitaldb_files.cases_of,
         ),
     }
 )

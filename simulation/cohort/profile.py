@@ -13,11 +13,12 @@ from common.errors import ConfigurationError
 
 TURNING_POINT_HZ = 500.0  # the rate before a 4:1 turning-point reduction to 125 Hz
 RATES_HZ = (125.0, 249.89, 250.0, 500.0)
-LayoutName = Literal["mimic3", "mimic4"]
+LayoutName = Literal["mimic3", "mimic4", "vitaldb"]
 #: What the monitors of hospitals with a layout are like; of it, what no site of that layout may change.
 LAYOUT_MONITORS: Mapping[LayoutName, Mapping[str, Any]] = {
     "mimic3": {},
     "mimic4": {"rate_hz": 249.89, "turning_point": False, "bits": 16, "gains": (200,)},
+    "vitaldb": {"rate_hz": 500.0, "turning_point": False, "bits": 16, "gains": (500,)},
 }
 FIXED_BY_LAYOUT = ("rate_hz", "bits")
 MOST_PATIENTS = 99_979  # the matched waveforms have folders for SUBJECT_ID 20 to 99998

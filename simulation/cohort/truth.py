@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from simulation.cohort.heart import Heart, heart_of
 from simulation.cohort.layouts import layout_of
-from simulation.cohort.recording import records_of
 from simulation.cohort.rhythm import FIBRILLATING, PACED, Array, Kinds
 from simulation.cohort.stay import PatientPlan, Stretch, label_of
 from simulation.cohort.watch import STRIP_S
@@ -39,7 +38,7 @@ def patient_truth(plan: PatientPlan) -> dict[str, list[list[object]]]:
     """
     layout = layout_of(plan.profile)
     paths = {
-        s.index: layout.record_path(plan, record) for record in records_of(plan) for s in record.stretches
+        s.index: layout.record_path(plan, record) for record in layout.records(plan) for s in record.stretches
     }
     hearts: dict[int, Heart] = {}
     draws: list[list[object]] = []
@@ -95,7 +94,7 @@ def write_beats(folder: Path, plan: PatientPlan) -> Path:
     """
     stretches, records = [], []
     parts: list[tuple[npt.NDArray[np.int32], Array, Kinds]] = []
-    for record in records_of(plan):
+    for record in layout_of(plan.profile).records(plan):
         for stretch in record.stretches:
             stretches.append(stretch.index)
             records.append(layout_of(plan.profile).record_path(plan, record))

@@ -136,7 +136,7 @@ def need_package() -> None:
         If it is not.
     """
     try:
-        _package()
+        vital_package()
     except ImportError:
         raise SourceError(
             ".vital files are read by the package vitaldb, which is not installed; install it with "
@@ -275,8 +275,8 @@ def _earliest(path: Path) -> float:
 
 def _load(path: Path, tracks: list[str] | None, header_only: bool = False) -> tuple[Any, bool]:
     """Let the package parse a file; return what it found, and whether it got to the end."""
-    with _quiet():
-        file = _package().VitalFile()
+    with quiet():
+        file = vital_package().VitalFile()
         # Not the time of now, which it takes for a new file.
         file.dtstart = file.dtend = 0.0
         file.packed = False
@@ -288,17 +288,17 @@ def _load(path: Path, tracks: list[str] | None, header_only: bool = False) -> tu
     return file, bool(done)
 
 
-def _package() -> Any:
-    """Return the package; it is imported where it is needed only, because it brings pandas along."""
-    with _quiet():
+def vital_package() -> Any:
+    """Return the vitaldb package; it is imported where it is needed only, because it brings pandas along."""
+    with quiet():
         import vitaldb
 
     return vitaldb
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the package from printing and warning; it leaves the file open, which Python warns of."""
+def quiet() -> Iterator[None]:
+    """Keep the package from printing and warning; it leaves files open, which Python warns of."""
     with redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

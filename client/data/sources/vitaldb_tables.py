@@ -32,9 +32,9 @@ POTASSIUM: Final = "k"
 #: Its unit where the table has no column for one (lab_parameters.csv).
 UNIT: Final = "mmol/L"
 
-FIRST_START: Final = datetime(2100, 1, 1)
+FIRST_YEAR: Final = 2100
 #: Between two cases of a patient; laboratory results reach from 90 days before a case to 90 days after it.
-APART: Final = timedelta(days=3653)
+YEARS_APART: Final = 10
 #: Further from the start of its case no time is believed: three years, so that none reaches a neighbour.
 MAX_DISTANCE_S: Final = 1096 * 86_400.0
 MAX_CASES: Final = 500
@@ -194,7 +194,7 @@ class CaseTables:
                 problem=Problem.BAD_KEY,
                 value=row.subject,
             )
-        start = FIRST_START + len(mine) * APART
+        start = datetime(FIRST_YEAR + YEARS_APART * len(mine), 1, 1)
         case = Case(row.number, row.subject, start, row.seconds, _stay(start, row))
         self._cases[row.number] = case
         mine.append(case)
