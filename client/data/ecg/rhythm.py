@@ -87,8 +87,23 @@ def median_sample_entropy(rr_s: FloatArray, times_s: FloatArray) -> float:
     -------
     Median; NaN where no window holds 30 intervals.
     """
-    values = [coefficient_of_sample_entropy(window) for window in _windows(rr_s, times_s)]
+    values = list(window_entropies(rr_s, times_s).values())
     return float(np.median(values)) if values else math.nan
+
+
+def window_entropies(rr_s: FloatArray, times_s: FloatArray) -> dict[int, float]:
+    """Return the CosEn of every two-minute window of a strip that holds enough intervals.
+
+    Parameters
+    ----------
+    rr_s, times_s : (n,) RR intervals (NaN beside a gap) and their times from the start of the strip, seconds.
+
+    Returns
+    -------
+    CosEn by the number of the window, 0 for the first two minutes.
+    """
+    windows = _windows(rr_s, times_s)
+    return {number: coefficient_of_sample_entropy(window) for number, window in windows.items()}
 
 
 def atrial_fibrillation(rr_s: FloatArray, times_s: FloatArray, max_sample_entropy: float) -> bool:
@@ -142,13 +157,13 @@ def pacing_suspected(qrs_ms: float, rr_s: FloatArray, times_s: FloatArray) -> bo
     qrs_ms : width of the median beat's QRS complex, milliseconds.
     rr_s, times_s : (n,) RR intervals and their times, seconds.
     """
-    spread = [float(np.std(window)) for window in _windows(rr_s, times_s)]
+    spread = [float(np.std(window)) for window in _windows(rr_s, times_s).values()]
     return bool(spread) and qrs_ms > PACED_QRS_MS and float(np.median(spread)) < PACED_RR_SD_S
 
 
-def _windows(rr_s: FloatArray, times_s: FloatArray) -> list[FloatArray]:
+def _windows(rr_s: FloatArray, times_s: FloatArray) -> dict[int, FloatArray]:
     rr, times = np.asarray(rr_s, dtype=np.float64), np.asarray(times_s, dtype=np.float64)
     known = np.isfinite(rr)
     rr, number = rr[known], np.floor(times[known] / WINDOW_S)
-    windows = [rr[number == k] for k in np.unique(number)]
-    return [window for window in windows if len(window) >= MIN_INTERVALS]
+    windows = {int(k): rr[number == k] for k in np.unique(number)}
+    return {k: window for k, window in windows.items() if len(window) >= MIN_INTERVALS}
