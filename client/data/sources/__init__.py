@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from client.data.sources.base import AnnotatedSource, LabSource, Source
+from client.data.sources.folder import FolderSource
 from client.data.sources.mimic3 import Mimic3Source
 from client.data.sources.mitbih import MitbihSource
 from client.data.sources.vitaldb_source import VitaldbSource
@@ -11,7 +12,12 @@ from common.errors import ConfigurationError, SourceError
 
 __all__ = ["AnnotatedSource", "LabSource", "Source", "open_source"]
 
-TASK_OF_KIND = {"mimic3": "hyperkalemia", "vitaldb": "hyperkalemia", "mitbih": "ventricular"}
+TASK_OF_KIND = {
+    "mimic3": "hyperkalemia",
+    "folder": "hyperkalemia",
+    "vitaldb": "hyperkalemia",
+    "mitbih": "ventricular",
+}
 #: Layouts whose readers met synthetic files only, because no real file was at hand.
 SYNTHETIC_ONLY = ("mimic4", "vitaldb")
 
@@ -38,6 +44,12 @@ def open_source(site: Site) -> Source:
         )
     if kind == "mitbih":
         return MitbihSource(site.data_root, site.source.records)
+    if kind == "folder":
+        return FolderSource(
+            site.data_root,
+            whole_blood=site.settings.label.whole_blood,
+            lab_clock_ahead_min=site.source.lab_clock_ahead_min,
+        )
     layout = VitaldbSource if kind == "vitaldb" else Mimic3Source
     return layout(
         site.data_root / site.source.clinical,
