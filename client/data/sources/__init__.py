@@ -5,6 +5,7 @@ from __future__ import annotations
 from client.data.sources.base import AnnotatedSource, LabSource, Source
 from client.data.sources.folder import FolderSource
 from client.data.sources.mimic3 import Mimic3Source
+from client.data.sources.mimic4 import Mimic4Source
 from client.data.sources.mitbih import MitbihSource
 from client.data.sources.vitaldb_source import VitaldbSource
 from client.site import Site
@@ -14,10 +15,13 @@ __all__ = ["AnnotatedSource", "LabSource", "Source", "open_source"]
 
 TASK_OF_KIND = {
     "mimic3": "hyperkalemia",
+    "mimic4": "hyperkalemia",
     "folder": "hyperkalemia",
     "vitaldb": "hyperkalemia",
     "mitbih": "ventricular",
 }
+#: Layouts with a folder of tables and one of waveforms.
+LAYOUTS = {"mimic3": Mimic3Source, "mimic4": Mimic4Source, "vitaldb": VitaldbSource}
 #: Layouts whose readers met synthetic files only, because no real file was at hand.
 SYNTHETIC_ONLY = ("mimic4", "vitaldb")
 
@@ -50,8 +54,7 @@ def open_source(site: Site) -> Source:
             whole_blood=site.settings.label.whole_blood,
             lab_clock_ahead_min=site.source.lab_clock_ahead_min,
         )
-    layout = VitaldbSource if kind == "vitaldb" else Mimic3Source
-    return layout(
+    return LAYOUTS[kind](
         site.data_root / site.source.clinical,
         site.data_root / site.source.waveforms,
         whole_blood=site.settings.label.whole_blood,

@@ -138,15 +138,16 @@ def piece_of(root: Path, record: Path, header: Header, channel: int, first: int,
         If the file of the samples is missing.
     """
     signal = header.signals[channel]
-    path = record.with_name(signal.file)
+    path = _file_of(record, signal)
     try:
+        file = path.relative_to(root).as_posix()
         found = path.stat()
         # A header that is changed changes the samples as much as their file does.
         written = record.with_name(f"{record.name}.hea").stat().st_mtime_ns
     except (OSError, ValueError) as error:
         raise SourceError("a signal file is missing", problem=Problem.BAD_SIGNAL_FILE) from error
     return Piece(
-        file=path.relative_to(root).as_posix(),
+        file=file,
         first=first,
         last=last,
         # Units per millivolt, whatever the header counts in.
@@ -209,11 +210,19 @@ def _flac_lead(
 ) -> npt.NDArray[np.float64]:
     signal = signals[channel]
     together = [index for index, other in enumerate(signals) if other.file == signal.file]
-    path = record.with_name(signal.file)
-    stored = read_flac(path, form, together.index(channel), len(together), start, stop)
+    stored = read_flac(_file_of(record, signal), form, together.index(channel), len(together), start, stop)
     samples = np.asarray((stored - signal.baseline) / (signal.gain or DEFAULT_GAIN), dtype=np.float64)
     samples[stored == -(2 ** (BITS[form] - 1))] = np.nan
     return samples
+
+
+def _file_of(record: Path, signal: SignalLine) -> Path:
+    try:
+        return record.with_name(signal.file)
+    except ValueError:
+        raise SourceError(
+            "a header file names a signal file in another folder", problem=Problem.BAD_HEADER
+        ) from None
 
 
 def _parse(body: list[str], comments: tuple[str, ...]) -> Header:
