@@ -107,13 +107,14 @@ def page_content(
         "selection": wording.selection_sentence(evidence, result),
         "nobody": wording.why_nobody(evidence, settings),
         "figures": {
-            "flow": draw.flow(evidence),
+            "flow": draw.flow(evidence, evidence.personal),
             "scores": [shown for one in evidence.generic if (shown := draw.scores(one))],
             "votes": draw.votes(evidence.generic),
             "rounds": draw.rounds(result),
         },
         "tables": {
-            "exclusions": cohort_tables.exclusions(evidence, settings.words),
+            "flow": cohort_tables.flow_table(evidence, settings.words),
+            "beats": cohort_tables.beats_table(evidence),
             "one": cohort_tables.table_one(evidence, settings.words),
             "generic": tables.generic_table(evidence),
             "confusion": tables.confusion_table(evidence, settings.words),

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure as Canvas
 from client.learning.explain import BeatMap, Explanation, PatientExplanation
 from client.report import figures, flow
 from client.report.comparison import FITTED, Comparison
-from client.report.evidence import Evidence, Generic
+from client.report.evidence import CohortEvidence, Generic, Personal
 from client.report.example import HEAD_ONLY
 from common.config import Settings
-from common.page import METHODS, Figure, inline_svg
+from common.page import METHODS, Figure, flowchart, inline_svg
 from common.page.numbers import count, decimal, figure_value, plural
 from common.task import Label
 
@@ -31,14 +31,14 @@ class Drawing:
         svg = inline_svg(canvas, f"f{self.number}-{name}", title, text)
         return Figure(svg, caption, self.number)
 
-    def flow(self, evidence: Evidence) -> Figure:
+    def flow(self, evidence: CohortEvidence, personal: Sequence[Personal] = ()) -> Figure:
         """Draw the inclusion flowchart."""
-        steps, branches = flow.chart(evidence, self.settings.words)
+        steps, branches = flow.chart(evidence, self.settings.words, personal)
         return self._page(
-            figures.flowchart(steps, branches),
+            flowchart.flowchart(steps, branches),
             "flow",
             "Inclusion flowchart",
-            flow.description(steps, branches),
+            flowchart.description(steps, branches),
             "From the site’s files to the cohort. Everything left out has a reason in the database; the "
             "table below lists all of them.",
         )

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from client.database import queries
+from client.database.cohort_queries import Inclusion
 from client.database.session import SCHEMA_VERSION
 from common.metrics import Confusion, ScoreHistogram
 from common.task import Label
@@ -187,24 +187,6 @@ class StripRow:
 
 
 @dataclass(frozen=True)
-class Excluded:
-    """How many draws or strips, of how many patients, were left out for one reason."""
-
-    code: str
-    number: int
-    patients: int
-
-
-@dataclass(frozen=True)
-class Flow:
-    """Counts at the steps from the hospital's files to the cohort, with the reasons on the way."""
-
-    steps: queries.Flowchart
-    draws_excluded: Sequence[Excluded]
-    strips_excluded: Sequence[Excluded]
-
-
-@dataclass(frozen=True)
 class RunFacts:
     """A run, as the provenance section shows it."""
 
@@ -221,20 +203,41 @@ class RunFacts:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class CohortEvidence:
+    """What is known of a site before anything is trained: its inclusion, and its frozen cohorts if any.
+
+    Attributes
+    ----------
+    flow : counts at every step from the files to the accepted strips.
+    members : of the cohorts; before one is frozen everybody with an accepted strip, in the role ``""``.
+    strips : accepted strips of the members that the cohorts hold.
+    runs : behind the numbers.
+    settings : of the run the numbers are about.
+    cohort_notes : what the freezing had to say.
+    """
+
+    flow: Inclusion
+    members: Sequence[Member]
+    strips: Sequence[StripRow]
+    runs: Sequence[RunFacts]
+    settings: Mapping[str, Any]
+    cohort_notes: Sequence[str] = ()
+    schema_version: str = SCHEMA_VERSION
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether there is a cohort yet."""
+        return any(member.role for member in self.members)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence(CohortEvidence):
     """Everything one site report is written from.
 
     ``guard`` counts the patients for whom the guard chose as well as one could, and those it chose for.
     """
 
-    flow: Flow
-    members: Sequence[Member]
-    strips: Sequence[StripRow]
     generic: Sequence[Generic]
     personal: Sequence[Personal]
-    runs: Sequence[RunFacts]
-    settings: Mapping[str, Any]
     guard: tuple[int, int]
-    cohort_notes: Sequence[str] = ()
-    schema_version: str = SCHEMA_VERSION
     run_ids: Sequence[int] = ()

@@ -5,22 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from client.data.exclusion import EXCLUSION_SHORT
+from client.database.cohort_queries import Excluded
 from client.database.queries import LabelCounts
-from client.report.evidence import Evidence, Excluded, Member
-from client.report.figures import Box, Branch, Step
+from client.report.evidence import CohortEvidence, Member, Personal
 from client.report.wording import outcome_text
+from common.page.flowchart import Box, Branch, Step
 from common.page.numbers import count, plural
 from common.task import Label, Task
 
 #: Reasons listed in the chart; the rest are counted together and listed in the table.
 MOST_REASONS = 5
+#: What a rule of the cohort leaves out, for a box.
+RULES = {"classes": "other label of a patient", "balance": "surplus of a label"}
 SPLITS = ("train", "validation", "test")
 
 
-def chart(evidence: Evidence, task: Task) -> tuple[list[Step], list[Branch]]:
+def chart(
+    evidence: CohortEvidence, task: Task, personal: Sequence[Personal] = ()
+) -> tuple[list[Step], list[Branch]]:
     """Return the boxes of the flowchart.
 
-    The task without blood draws starts at its strips.
+    The task without blood draws starts at its strips; before a cohort is frozen the way ends there.
+
+    Parameters
+    ----------
+    evidence : what is known of the site.
+    task : for its words.
+    personal : what became of the personal patients, if they were personalized yet.
     """
     flow, counts = evidence.flow, evidence.flow.steps
     steps = [Step(Box("In the site’s files", [plural(counts.patients, "patient")]))]
@@ -39,6 +50,11 @@ def chart(evidence: Evidence, task: Task) -> tuple[list[Step], list[Branch]]:
                         f"{plural(counts.labelled.total, 'draw')} of "
                         f"{plural(counts.labelled_patients, 'patient')}",
                         *_by_label(counts.labelled, task),
+                        *(
+                            [f"hemolysis suspected, kept: {count(flow.suspected_kept.number)}"]
+                            if flow.suspected_kept.number
+                            else []
+                        ),
                     ],
                 ),
                 _left_out("draw", flow.draws_excluded),
@@ -58,28 +74,20 @@ def chart(evidence: Evidence, task: Task) -> tuple[list[Step], list[Branch]]:
             _left_out("strip", flow.strips_excluded),
         )
     )
+    if not evidence.is_frozen:
+        return steps, []
     inside = len({member.patient for member in evidence.members})
     outside = counts.accepted_patients - inside
     if outside > 0:
         why = f"{task.gap} only, or not part of this run" if task.gap else "not part of this run"
+        whys = [why, "or no strip left to balance"] if flow.cohort_excluded else [why]
         steps.append(
             Step(
                 Box("Frozen cohort", [plural(inside, "patient")]),
-                Box(f"Left out: {plural(outside, 'patient')}", [why]),
+                Box(f"Left out: {plural(outside, 'patient')}", whys),
             )
         )
-    return steps, [_generic_arm(evidence), _personal_arm(evidence)]
-
-
-def description(steps: Sequence[Step], branches: Sequence[Branch]) -> str:
-    """Return the flowchart as text, for a reader who does not see it."""
-    parts = []
-    for step in steps:
-        if step.left_out:
-            parts.append(f"{step.left_out.title}: {'; '.join(step.left_out.lines)}.")
-        parts.append(f"{step.box.title}: {'; '.join(step.box.lines)}.")
-    parts += [f"{box.title}: {'; '.join(box.lines)}." for branch in branches for box in branch.boxes]
-    return " ".join(parts)
+    return steps, [_generic_arm(evidence), _personal_arm(evidence, personal)]
 
 
 def _by_label(counts: LabelCounts, task: Task) -> list[str]:
@@ -103,7 +111,7 @@ def _short(code: str) -> str:
     return {str(key): text for key, text in EXCLUSION_SHORT.items()}.get(code, code.replace("_", " "))
 
 
-def _generic_arm(evidence: Evidence) -> Branch:
+def _generic_arm(evidence: CohortEvidence) -> Branch:
     runs = _runs(evidence.members)
     lines = []
     for run, members in runs.items():
@@ -111,6 +119,10 @@ def _generic_arm(evidence: Evidence) -> Branch:
         lines.append(
             f"{_where(run, runs)}{plural(len(own), 'patient')}, {plural(_strips(own), 'labelled strip')}"
         )
+    lines += [
+        f"left out, {RULES.get(one.code, one.code)}: {plural(one.number, 'strip')}"
+        for one in evidence.flow.cohort_excluded
+    ]
     splits = []
     for run, members in runs.items():
         for split in SPLITS:
@@ -124,7 +136,7 @@ def _generic_arm(evidence: Evidence) -> Branch:
     return Branch([*boxes, Box("Split by patient", splits)] if splits else boxes)
 
 
-def _personal_arm(evidence: Evidence) -> Branch:
+def _personal_arm(evidence: CohortEvidence, personal: Sequence[Personal]) -> Branch:
     runs = _runs(evidence.members)
     lines = []
     for run, members in runs.items():
@@ -133,9 +145,9 @@ def _personal_arm(evidence: Evidence) -> Branch:
             f"{_where(run, runs)}{plural(len(own), 'patient')}, {plural(_strips(own), 'labelled strip')}"
         )
     # Who trained the generic model stands in the other arm.
-    outcomes = sorted({one.outcome for one in evidence.personal} - {"trained_generic"})
+    outcomes = sorted({one.outcome for one in personal} - {"trained_generic"})
     ends = [
-        f"{plural(len({one.patient for one in evidence.personal if one.outcome == code}), 'patient')} "
+        f"{plural(len({one.patient for one in personal if one.outcome == code}), 'patient')} "
         f"{outcome_text(code)}"
         for code in outcomes
     ]

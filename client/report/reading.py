@@ -9,28 +9,16 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, selectinload
 
-from client.database import queries
+from client.database.cohort_queries import inclusion
 from client.database.tables import (
-    CohortMember,
-    Draw,
     FederatedRound,
     PersonalizationRun,
     Run,
     Strip,
     StripPrediction,
 )
-from client.report.evidence import (
-    Evidence,
-    Excluded,
-    Flow,
-    Generic,
-    Member,
-    Personal,
-    RunFacts,
-    Score,
-    StripRow,
-    StripVote,
-)
+from client.report.evidence import Evidence, Generic, Personal, Score, StripVote
+from client.report.reading_cohort import cohort_notes, provenance, read_members, read_strips
 from common.errors import DatabaseError, ProtocolError
 from common.metrics import Confusion, ScoreHistogram
 
@@ -45,21 +33,21 @@ def read_evidence(session: Session, names: Sequence[str]) -> Evidence:
     """
     runs = [_personalization(session, name) for name in names]
     cohorts = [run.cohort_run_id for run in runs if run.cohort_run_id is not None]
-    members = [member for run in runs for member in _members(session, run)]
+    members = [member for run in runs for member in read_members(session, run.cohort_run_id, run.name)]
     personal = [one for run in runs for one in _personal(session, run)]
     return Evidence(
-        flow=_flow(session),
+        flow=inclusion(session, cohorts[0] if len(cohorts) == 1 else None),
         members=members,
-        strips=_strips(session, cohorts),
+        strips=read_strips(session, cohorts),
         generic=[_generic(session, run) for run in runs],
         personal=personal,
-        runs=_provenance(session, runs),
+        runs=provenance(session, runs),
         settings=runs[0].settings,
         guard=(
             sum(one.guard is True for one in personal if one.primary),
             sum(one.guard is not None for one in personal if one.primary),
         ),
-        cohort_notes=_cohort_notes(session, cohorts),
+        cohort_notes=cohort_notes(session, cohorts),
         run_ids=[run.id for run in runs],
     )
 
@@ -82,47 +70,6 @@ def _personalization(session: Session, name: str) -> Run:
         else "run 'fedkalemia-site ingest', 'cohort' and 'personalize' first"
     )
     raise DatabaseError(f"there is no finished personalization named {name!r} to report; {step}")
-
-
-def _members(session: Session, run: Run) -> list[Member]:
-    query = (
-        select(CohortMember)
-        .where(CohortMember.run_id == run.cohort_run_id)
-        .options(selectinload(CohortMember.patient))
-        .order_by(CohortMember.patient_id)
-    )
-    return [
-        Member(
-            patient=row.patient_id,
-            run=run.name,
-            role=row.role,
-            split=row.split,
-            counts={"positive": row.n_positive, "negative": row.n_negative, "gap": row.n_gap},
-            sex=row.patient.sex,
-            age=row.patient.age,
-            ethnicity=row.patient.ethnicity,
-            height_cm=row.patient.height_cm,
-            weight_kg=row.patient.weight_kg,
-            stratum=row.patient.stratum,
-        )
-        for row in session.scalars(query)
-    ]
-
-
-def _cohort_notes(session: Session, cohorts: Sequence[int]) -> list[str]:
-    """Return what the freezing of the cohorts had to say, each sentence once."""
-    details = session.scalars(select(Run.details).where(Run.id.in_(cohorts)).order_by(Run.id))
-    return list(dict.fromkeys(str(note) for own in details for note in own.get("notes", [])))
-
-
-def _strips(session: Session, cohorts: Sequence[int]) -> list[StripRow]:
-    inside = select(CohortMember.patient_id).where(CohortMember.run_id.in_(cohorts))
-    query = (
-        select(Strip.patient_id, Strip.label, Strip.value, Strip.n_beats, Strip.heart_rate_bpm)
-        .where(queries.accepted(), Strip.patient_id.in_(inside))
-        .order_by(Strip.id)
-    )
-    return [StripRow(*row) for row in session.execute(query)]
 
 
 def _generic(session: Session, run: Run) -> Generic:
@@ -216,44 +163,4 @@ def _personal(session: Session, run: Run) -> list[Personal]:
             },
         )
         for row in session.scalars(query)
-    ]
-
-
-def _flow(session: Session) -> Flow:
-    return Flow(queries.flowchart(session), _excluded(session, Draw), _excluded(session, Strip))
-
-
-def _excluded(session: Session, table: type[Draw] | type[Strip]) -> list[Excluded]:
-    number = func.count(table.id)
-    query = (
-        select(table.exclusion, number, func.count(table.patient_id.distinct()))
-        .where(table.exclusion.is_not(None))
-        .group_by(table.exclusion)
-        .order_by(number.desc(), table.exclusion)
-    )
-    return [Excluded(str(code), n, patients) for code, n, patients in session.execute(query)]
-
-
-def _provenance(session: Session, runs: Sequence[Run]) -> list[RunFacts]:
-    """Return every run behind the report: ingest, cohort, federation, personalization."""
-    names, cohorts = {run.name for run in runs}, {run.cohort_run_id for run in runs}
-    shown = {run.id: run for run in runs}
-    for run in session.scalars(select(Run).where(Run.status == "finished").order_by(Run.id)):
-        used = run.id in cohorts or (run.kind == "federation" and run.cohort_run_id in cohorts)
-        if run.kind == "ingest" or (used and run.name in names):
-            shown[run.id] = run
-    return [
-        RunFacts(
-            id=run.id,
-            kind=run.kind,
-            name=run.name,
-            started=f"{run.started_at:%Y-%m-%d %H:%M}",
-            finished=f"{run.finished_at:%Y-%m-%d %H:%M}" if run.finished_at else "",
-            code_version=run.code_version,
-            settings_sha256=run.settings_sha256,
-            seed=run.seed,
-            data_fingerprint=run.data_fingerprint,
-            model_sha256=run.model_sha256,
-        )
-        for _, run in sorted(shown.items())
     ]

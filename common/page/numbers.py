@@ -98,13 +98,25 @@ def share(part: int, whole: int, digits: int = 0) -> str:
     return f"{percent(part / whole, digits)} ({count(part)} of {count(whole)})"
 
 
-def median_iqr(values: Iterable[float], digits: int = 0) -> str:
-    """Write the median and quartiles: ``64 (52 to 76)``; NaN values are left out."""
-    kept = [value for value in values if math.isfinite(value)]
+def quartiles(values: Iterable[float | None]) -> tuple[float, float, float] | None:
+    """Return median, first and third quartile (linear between values); None without a known value.
+
+    None and NaN are unknown and left out.
+    """
+    kept = [value for value in values if value is not None and math.isfinite(value)]
     if not kept:
-        return MISSING
+        return None
     low, middle, high = np.quantile(kept, [0.25, 0.5, 0.75])
-    return f"{decimal(middle, digits)} ({decimal(low, digits)} to {decimal(high, digits)})"
+    return float(middle), float(low), float(high)
+
+
+def median_iqr(values: Iterable[float | None], digits: int = 0) -> str:
+    """Write the median and quartiles: ``64 (52 to 76)``; unknown values are left out."""
+    found = quartiles(values)
+    if found is None:
+        return MISSING
+    middle, low, high = (decimal(value, digits) for value in found)
+    return f"{middle} ({low} to {high})"
 
 
 def short_digest(digest: str | None) -> str:
