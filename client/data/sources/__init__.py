@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
 from client.data.sources.base import AnnotatedSource, LabSource, Source
 from client.data.sources.folder import FolderSource
 from client.data.sources.mimic3 import Mimic3Source
@@ -21,7 +24,9 @@ TASK_OF_KIND = {
     "mitbih": "ventricular",
 }
 #: Layouts with a folder of tables and one of waveforms.
-LAYOUTS = {"mimic3": Mimic3Source, "mimic4": Mimic4Source, "vitaldb": VitaldbSource}
+LAYOUTS: Mapping[str, Callable[..., LabSource]] = MappingProxyType(
+    {"mimic3": Mimic3Source, "mimic4": Mimic4Source, "vitaldb": VitaldbSource}
+)
 #: Layouts whose readers met synthetic files only, because no real file was at hand.
 SYNTHETIC_ONLY = ("mimic4", "vitaldb")
 
