@@ -55,7 +55,8 @@ class StripQuality:
     qrs_ms : width of the median beat's QRS complex, milliseconds (an estimate).
     pacing_suspected : wide QRS complexes at a fixed rate.
     kurtosis : of the filtered signal; 3 for Gaussian noise, large where sharp complexes stand out. Kept as
-        a figure and never asked: artifacts are sharp too.
+        a figure and never asked: wide complexes have little of it (3.8 to 5 in clean paced recordings of
+        MIT-BIH) and severe hyperkalemia widens them, while artifacts have much.
     """
 
     heart_rate_bpm: float
