@@ -1,0 +1,100 @@
+"""Which ten seconds of a strip are enlarged: the start, the middle and the worst part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+EXCERPT_S: Final = 10.0
+#: Places that are compared for the worst part lie so far apart.
+HOP_S: Final = 2.5
+#: A place is worth looking at if so much of it was recorded.
+MIN_RECORDED: Final = 0.5
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """Ten seconds of a strip.
+
+    Attributes
+    ----------
+    start_s : from the start of the window.
+    why : ``start``, ``middle`` or ``worst``: most rejected beats, the roughest signal among equals.
+    """
+
+    start_s: float
+    why: Literal["start", "middle", "worst"]
+
+    @property
+    def end_s(self) -> float:
+        """End, seconds from the start of the window."""
+        return self.start_s + EXCERPT_S
+
+
+def choose(signal_mv: Floats, rate_hz: float, rejected_s: Sequence[float]) -> list[Excerpt]:
+    """Choose the excerpts of a strip, in order of time and without overlap.
+
+    Parameters
+    ----------
+    signal_mv : (n_samples,), mV as recorded, NaN where nothing was.
+    rate_hz : sampling rate, Hz.
+    rejected_s : (n,) times of the rejected beats, seconds from the start.
+
+    Returns
+    -------
+    Up to three; fewer where little was recorded, none where nothing was.
+    """
+    recorded = np.isfinite(signal_mv)
+    if not recorded.any():
+        return []
+    places = _places(len(signal_mv) / rate_hz)
+    share = np.array([recorded[_part(place, rate_hz)].mean() for place in places])
+    good = np.flatnonzero(share >= min(MIN_RECORDED, float(share.max())))
+    middle = (len(signal_mv) / rate_hz - EXCERPT_S) / 2
+    worst = max(
+        good,
+        key=lambda i: (
+            _count(rejected_s, float(places[i])),
+            _roughness(signal_mv[_part(float(places[i]), rate_hz)]),
+            -float(places[i]),
+        ),
+    )
+    # The worst part is chosen first: it must not be hidden by the others.
+    chosen = [Excerpt(float(places[worst]), "worst")]
+    by_start = sorted(good, key=lambda i: float(places[i]))
+    by_middle = sorted(good, key=lambda i: abs(float(places[i]) - middle))
+    for why, order in (("start", by_start), ("middle", by_middle)):
+        for index in order:
+            place = float(places[index])
+            if all(abs(place - one.start_s) >= EXCERPT_S for one in chosen):
+                chosen.append(Excerpt(place, "start" if why == "start" else "middle"))
+                break
+    return sorted(chosen, key=lambda one: one.start_s)
+
+
+def _places(length_s: float) -> Floats:
+    """Return the starts of all excerpts that are compared; the last one ends with the window."""
+    last = max(0.0, length_s - EXCERPT_S)
+    return np.unique(np.append(np.arange(0.0, last, HOP_S), last))
+
+
+def _part(place: float, rate_hz: float) -> slice:
+    first = round(place * rate_hz)
+    return slice(first, first + round(EXCERPT_S * rate_hz))
+
+
+def _count(times: Sequence[float], place: float) -> int:
+    return sum(place <= time < place + EXCERPT_S for time in times)
+
+
+def _roughness(part: Floats) -> float:
+    """Return the median change from sample to sample: large in noise, hardly moved by QRS complexes."""
+    steps = np.abs(np.diff(part))
+    steps = steps[np.isfinite(steps)]
+    return float(np.median(steps)) if len(steps) else 0.0
