@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from client import audit_cli, data_cli, gate_cli
+from client import audit_cli, data_cli, forget_cli, gate_cli, inclusion_cli, review_cli
 from client.node import LISTEN
 from client.site import SITE_NAME, Site, load_site, write_site_file
 from common.addresses import split_address
@@ -39,10 +39,12 @@ def init(
     folder: SiteFolder,
     name: Annotated[str, typer.Option(help="Site name: lower-case letters, digits, hyphens")],
     data: Annotated[Path, typer.Option(help="Data root; only ever read")],
-    source: Annotated[str, typer.Option(help="Layout of the data root: mimic3 or mitbih")] = "mimic3",
+    source: Annotated[
+        str, typer.Option(help="Layout of the data root: mimic3, mimic4, vitaldb, folder or mitbih")
+    ] = "mimic3",
     preset: Annotated[str, typer.Option(help="Preset of the settings")] = "standard",
     lab_clock_ahead: Annotated[
-        int, typer.Option(metavar="MINUTES", help="mimic3: how far the lab's clock is ahead of the monitors'")
+        int, typer.Option(metavar="MINUTES", help="How far the lab's clock is ahead of the monitors'")
     ] = 0,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a setting")
@@ -67,7 +69,7 @@ def init(
     """Make a site folder: a site.toml you can read and edit, and the keys to take part in a federation."""
     from client.gate.folders import check_new, make_folders
 
-    if lab_clock_ahead and source != "mimic3":
+    if lab_clock_ahead and source == "mitbih":
         raise ConfigurationError(
             f"--lab-clock-ahead has no meaning with --source {source}: it has no laboratory"
         )
@@ -94,6 +96,8 @@ def init(
 
 
 data_cli.add_commands(app)
+inclusion_cli.add_commands(app)
+review_cli.add_commands(app)
 
 
 @app.command()
@@ -245,6 +249,7 @@ def _run_names(values: list[str] | None) -> list[str] | None:
 
 gate_cli.add_commands(app)  # after the commands above: help lists them in the order in which they are used
 audit_cli.add_commands(app)
+forget_cli.add_commands(app)
 
 
 def main() -> None:

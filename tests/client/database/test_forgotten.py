@@ -8,15 +8,28 @@ import json
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
-from client.database.forgotten import find_tombstone, forgotten_filter, set_tombstone, tombstone
+from client.database.forgotten import (
+    find_tombstone,
+    forgotten_filter,
+    mark_finished,
+    set_tombstone,
+    tombstone,
+    unfinished,
+)
 from client.database.tables import Forgotten
 
 Factory = sessionmaker[Session]
 
 
-def forget(factory: Factory, site_name: str, key: str, **removed: int) -> None:
+def forget(factory: Factory, site_name: str, key: str, *beats: tuple[int, int], **details: int) -> None:
     with factory() as session:
-        set_tombstone(session, site_name, key, removed)
+        set_tombstone(session, site_name, key, details, beats)
+        session.commit()
+
+
+def finish(factory: Factory) -> None:
+    with factory() as session:
+        mark_finished(session)
         session.commit()
 
 
@@ -51,15 +64,29 @@ def test_a_site_that_was_renamed_does_not_bring_its_patients_back(session_factor
 
 def test_the_tombstone_does_not_hold_the_identifier(session_factory: Factory) -> None:
     forget(session_factory, "north", "MRN-4711", draws=3)
+    finish(session_factory)
     with session_factory() as session:
         row = session.scalars(select(Forgotten)).one()
     assert "4711" not in row.key_sha256 + json.dumps(row.details)
     assert row.details == {"site": "north", "draws": 3}
 
 
-def test_forgetting_again_counts_on_in_the_same_tombstone(session_factory: Factory) -> None:
-    forget(session_factory, "north", "10006", draws=3, strips=2)
-    forget(session_factory, "renamed", "10006", draws=0, files=1)
+def test_a_patient_is_forgotten_unfinished_until_nothing_is_left(session_factory: Factory) -> None:
     with session_factory() as session:
-        row = session.scalars(select(Forgotten)).one()
-    assert row.details == {"site": "north", "draws": 3, "strips": 2, "files": 1}
+        assert unfinished(session) is None
+    forget(session_factory, "north", "10006", (20, 5), (30, 5))
+    forget(session_factory, "north", "10007", (2, 1))
+    with session_factory() as session:
+        assert unfinished(session) == [(20, 5), (30, 5), (2, 1)]
+    finish(session_factory)
+    with session_factory() as session:
+        assert unfinished(session) is None
+        assert forgotten_filter(session)("10006")
+
+
+def test_forgetting_again_keeps_one_tombstone_and_all_that_is_to_be_done(session_factory: Factory) -> None:
+    forget(session_factory, "north", "10006", (0, 2), draws=3)
+    forget(session_factory, "renamed", "10006", (9, 1), draws=1)
+    with session_factory() as session:
+        assert session.scalars(select(Forgotten)).one().details["site"] == "north"
+        assert unfinished(session) == [(0, 2), (9, 1)]
