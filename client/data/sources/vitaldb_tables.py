@@ -18,6 +18,7 @@ from pathlib import Path
 from sys import intern
 from typing import Final
 
+from client.data.hemolysis import contaminated, with_suspicions
 from client.data.problems import Problem
 from client.data.sources.base import Measurement, Person, Stay
 from client.data.sources.clinical import HIDDEN_AGE, MAX_AGE
@@ -29,7 +30,10 @@ CASES: Final = ("clinical_data", "cases")
 LABS: Final = ("lab_data", "labs")
 #: Blood potassium among the names of the lab table.
 POTASSIUM: Final = "k"
-#: Its unit where the table has no column for one (lab_parameters.csv).
+#: What shows that a specimen was not blood alone: mmol/L and mg/dL.
+SODIUM: Final = "na"
+GLUCOSE: Final = "gluc"
+#: Unit of potassium where the table has no column for one (lab_parameters.csv).
 UNIT: Final = "mmol/L"
 
 FIRST_YEAR: Final = 2100
@@ -209,24 +213,29 @@ class CaseTables:
 
     def _potassium(self, path: Path, ahead: timedelta) -> dict[str, list[Measurement]]:
         found: dict[str, list[Measurement]] = {}
+        contaminated_at: dict[str, set[datetime]] = {}
         columns = ("caseid", "dt", "name", "result")
         for line, (number, dt, name, result, unit) in rows(path, columns, ("unit",)):
-            if name.lower() != POTASSIUM:
+            value = parse_number(result)
+            if name.lower() != POTASSIUM and not _no_blood(name, value):
                 continue
             seconds = _seconds(dt, "dt", path, line)
-            if seconds is None:
-                self.draws_without_time += 1
-                continue
             case = self._cases.get(_whole(number, "caseid", path, line))
-            if case is None:
-                self.draws_without_case += 1
+            if seconds is None or case is None:
+                if name.lower() == POTASSIUM:
+                    self.draws_without_time += seconds is None
+                    self.draws_without_case += seconds is not None
+                continue
+            time = case.start + timedelta(seconds=seconds) - ahead
+            if name.lower() != POTASSIUM:
+                contaminated_at.setdefault(case.subject, set()).add(time)
                 continue
             found.setdefault(case.subject, []).append(
                 Measurement(
                     source_row=f"line {line}",
-                    specimen_time=case.start + timedelta(seconds=seconds) - ahead,
+                    specimen_time=time,
                     text=intern(result),
-                    number=parse_number(result),
+                    number=value,
                     unit=intern(unit or UNIT),
                     item=POTASSIUM,
                     # The table does not say which of its potassium comes from blood gas analyzers.
@@ -241,7 +250,13 @@ class CaseTables:
                 f"{self.files[0].name}: there is nothing to label; check that both tables are complete",
                 problem=Problem.NO_DRAWS,
             )
-        return found
+        return {key: with_suspicions(draws, contaminated_at.get(key, ())) for key, draws in found.items()}
+
+
+def _no_blood(name: str, value: float | None) -> bool:
+    """Return whether a result is one that shows a contaminated specimen; see ``client.data.hemolysis``."""
+    panel = {SODIUM: "sodium", GLUCOSE: "glucose"}.get(name.lower())
+    return panel is not None and contaminated(**{panel: value})
 
 
 def age_of(text: str) -> float | None:
