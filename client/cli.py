@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from client import audit_cli, data_cli, forget_cli, gate_cli, inclusion_cli, review_cli
+from client import audit_cli, check_cli, data_cli, forget_cli, gate_cli, inclusion_cli, review_cli
 from client.node import LISTEN
 from client.site import SITE_NAME, Site, load_site, write_site_file
 from common.addresses import split_address
@@ -95,6 +95,7 @@ def init(
     say(f"to join a federation, its coordinator runs: fedkalemia-server site add HOME {name} '{line}'")
 
 
+check_cli.add_commands(app)
 data_cli.add_commands(app)
 inclusion_cli.add_commands(app)
 review_cli.add_commands(app)

@@ -129,6 +129,17 @@ class CsvSignal:
         samples[~(np.abs(samples) < MAX_MILLIVOLT)] = np.nan
         return samples
 
+    def problems(self, a: int, b: int) -> Iterator[SourceError]:
+        """Yield what is wrong with each of some lines."""
+        lines = self._lines(a, b)
+        if self.column is None or self._numbers(lines) is not None:
+            return
+        for number, line in enumerate(lines, start=self.first_line + a):
+            try:
+                self._number(line, number)
+            except SourceError as error:
+                yield error
+
     def _numbers(self, lines: list[bytes]) -> npt.NDArray[np.float64] | None:
         """Read lead II from lines that all hold a number for it; None where one does not."""
         place, commas = self.column or 0, self.columns - 1
