@@ -83,13 +83,15 @@ def charting_system(plan: PatientPlan) -> System:
     return "carevue" if old else "metavision"
 
 
-def chart_rows(plan: PatientPlan) -> Iterator[Row]:
+def chart_rows(plan: PatientPlan, charted_in: System | None = None) -> Iterator[Row]:
     """Rows of CHARTEVENTS of one patient in order of time, without ROW_ID.
+
+    ``charted_in`` names the charting system; by default it is the one of the stay.
 
     Copies of potassium stand there in addition to the laboratory's own table, many of them exactly an hour
     late, so that a reader who labels by them labels the wrong hour.
     """
-    rng, system = plan.rng("tables", "charts"), SYSTEMS[charting_system(plan)]
+    rng, system = plan.rng("tables", "charts"), SYSTEMS[charted_in or charting_system(plan)]
     found = [*_body(plan, rng, system), *_copies(plan, rng, system), *_rhythms(plan, rng, system)]
     nurse = 20_000 + plan.patient.subject_id % 97
     numbers = plan.patient.subject_id, plan.stay.hadm_id, plan.stay.icustay_id

@@ -12,8 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from common.config import validated
-from simulation.cohort import tables, vitaldb_files, vitaldb_rows, waveforms
-from simulation.cohort.profile import LAYOUT_MONITORS, FileStyle, LayoutName, SiteProfile
+from simulation.cohort import mimic4_files, mimic4_rows, tables, vitaldb_files, vitaldb_rows, waveforms
+from simulation.cohort.profile import LAYOUT_MONITORS, LAYOUT_TABLES, FileStyle, LayoutName, SiteProfile
 from simulation.cohort.recording import Record, records_of
 from simulation.cohort.stay import PatientPlan
 
@@ -68,6 +68,18 @@ LAYOUTS: Mapping[LayoutName, Layout] = MappingProxyType(
             write_waveforms=waveforms.write_waveforms,
             write_indexes=waveforms.write_indexes,
         ),
+        "mimic4": Layout(
+            name="mimic4",
+            columns=mimic4_rows.COLUMNS,
+            counted=mimic4_rows.COUNTED,
+            item_rows=mimic4_rows.item_lines,
+            patient_rows=mimic4_rows.patient_lines,
+            subject=mimic4_rows.subject,
+            patient_folder=mimic4_files.patient_folder,
+            record_path=mimic4_files.record_path,
+            write_waveforms=mimic4_files.write_waves,
+            write_indexes=mimic4_files.write_lists,
+        ),
         "vitaldb": Layout(
             name="vitaldb",
             columns=vitaldb_rows.COLUMNS,
@@ -99,7 +111,7 @@ def in_layout(profile: SiteProfile, name: LayoutName) -> SiteProfile:
         If the rest of the profile does not go with it.
     """
     values = profile.model_dump(mode="json")
-    values["files"] |= {"layout": name}
+    values["files"] |= {"layout": name, **LAYOUT_TABLES[name]}
     values["monitor"] |= LAYOUT_MONITORS[name]
     low, high = values["monitor"]["band_hz"]
     values["monitor"]["band_hz"] = (low, min(high, BAND_BY_RATE * values["monitor"]["rate_hz"]))

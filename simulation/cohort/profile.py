@@ -20,6 +20,12 @@ LAYOUT_MONITORS: Mapping[LayoutName, Mapping[str, Any]] = {
     "mimic4": {"rate_hz": 249.89, "turning_point": False, "bits": 16, "gains": (200,)},
     "vitaldb": {"rate_hz": 500.0, "turning_point": False, "bits": 16, "gains": (500,)},
 }
+#: How the tables of such a hospital are written.
+LAYOUT_TABLES: Mapping[LayoutName, Mapping[str, Any]] = {
+    "mimic3": {},
+    "mimic4": {"upper_case": False, "compressed": True},
+    "vitaldb": {},
+}
 FIXED_BY_LAYOUT = ("rate_hz", "bits")
 MOST_PATIENTS = 99_979  # the matched waveforms have folders for SUBJECT_ID 20 to 99998
 

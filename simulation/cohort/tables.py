@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +13,7 @@ from typing import IO
 
 from simulation.cohort import clinical_parameters as clinic
 from simulation.cohort.charts import chart_rows, charting_system
-from simulation.cohort.labs import WHOLE_BLOOD, flag_of
+from simulation.cohort.labs import WHOLE_BLOOD, Draw, flag_of
 from simulation.cohort.panel import ITEMS, Kidney, other_results
 from simulation.cohort.profile import FileStyle
 from simulation.cohort.stay import PatientPlan
@@ -42,6 +43,7 @@ _KIDNEY_REASONS = ("HYPERKALEMIA", "RENAL FAILURE", "HYPOTENSION, RENAL FAILURE"
 
 Cell = str | int | float | datetime | None
 Rows = Iterator[tuple[Cell, ...]]
+Printed = tuple[str, float | int | None, str, str]  # VALUE, VALUENUM, VALUEUOM, FLAG
 
 
 class Tables:
@@ -102,17 +104,53 @@ def item_rows(style: FileStyle) -> dict[str, list[str]]:
     return {"D_LABITEMS": [csv_line((item, *texts), style) for item, texts in ITEMS.items()]}
 
 
+@dataclass(frozen=True)
+class LabRow:
+    """One row of the laboratory's table.
+
+    Attributes
+    ----------
+    specimen : number of the specimen among the patient's.
+    draw : the draw it belongs to.
+    item : what was measured.
+    charted : time of the specimen by the laboratory's clock.
+    hadm_id : admission, if the row carries it.
+    text, number, unit, flag : VALUE, VALUENUM, VALUEUOM and FLAG.
+    """
+
+    specimen: int
+    draw: Draw
+    item: int
+    charted: datetime
+    hadm_id: int | None
+    text: str
+    number: float | int | None
+    unit: str
+    flag: str
+
+
 def patient_rows(plan: PatientPlan) -> dict[str, list[str]]:
     """All rows of one patient, by table, as CSV lines without ROW_ID. Pure: equal plans, equal lines."""
+    labs = (
+        (plan.patient.subject_id, r.hadm_id, r.item, r.charted, r.text, r.number, r.unit, r.flag)
+        for r in lab_rows(plan)
+    )
     rows: dict[str, Rows] = {
+        **stay_rows(plan),
+        "LABEVENTS": labs,
+        "CHARTEVENTS": chart_rows(plan),
+    }
+    return {table: [csv_line(row, plan.profile.files) for row in found] for table, found in rows.items()}
+
+
+def stay_rows(plan: PatientPlan) -> dict[str, Rows]:
+    """Who the patient is, the stays and their diagnoses: rows by table, in the order of ``COLUMNS``."""
+    return {
         "PATIENTS": _person(plan),
         "ADMISSIONS": _admissions(plan),
         "ICUSTAYS": _unit(plan),
         "DIAGNOSES_ICD": _diagnoses(plan),
-        "LABEVENTS": _labs(plan),
-        "CHARTEVENTS": chart_rows(plan),
     }
-    return {table: [csv_line(row, plan.profile.files) for row in found] for table, found in rows.items()}
 
 
 def csv_line(cells: Sequence[Cell], style: FileStyle) -> str:
@@ -210,17 +248,18 @@ def _diagnoses(plan: PatientPlan) -> Rows:
             yield patient.subject_id, number, sequence, code
 
 
-def _labs(plan: PatientPlan) -> Rows:
+def lab_rows(plan: PatientPlan) -> Iterator[LabRow]:
+    """Rows of the laboratory's table of one patient, specimen by specimen."""
     patient, stay = plan.patient, plan.stay
     draws = sorted((*plan.outside, *plan.draws), key=lambda draw: (draw.minute, draw.item))
-    unit = plan.profile.laboratory.unit
+    unit: str = plan.profile.laboratory.unit
     kidney: Kidney = "failed" if patient.esrd else "injured" if patient.aki else "healthy"
-    rows: list[tuple[int, int, tuple[Cell, ...]]] = []
+    rows: list[tuple[int, int, Printed]] = []
     for position, draw in enumerate(draws):
         # The profile's unit is the central laboratory's; blood gas analyzers print mEq/L everywhere. A site
         # may thus mix the two, as real hospitals do; for potassium they are the same number.
         printed = "mEq/L" if draw.item == WHOLE_BLOOD else unit
-        row: tuple[Cell, ...] = (draw.text, _number(draw.value), printed, flag_of(draw))
+        row: Printed = (draw.text, _number(draw.value), printed, flag_of(draw))
         rows += [(position, draw.item, row)] * (2 if draw.duplicate else 1)
     for other in other_results(plan.rng("tables", "panel"), draws, kidney):
         flag = "abnormal" if other.abnormal else ""
@@ -232,7 +271,7 @@ def _labs(plan: PatientPlan) -> Rows:
         if draw.has_admission:
             early = stay.earlier is not None and draw.minute < plan.minute_of(stay.earlier.discharged)
             admission = stay.earlier.hadm_id if early and stay.earlier else stay.hadm_id
-        yield patient.subject_id, admission, item, when, *cells
+        yield LabRow(position, draw, item, when, admission, *cells)
 
 
 def _number(value: float | None) -> float | int | None:

@@ -71,9 +71,9 @@ def write_indexes(root: Path, records: Iterable[str]) -> None:
     names = sorted(records)
     root.mkdir(parents=True, exist_ok=True)
     folders = sorted({name.rpartition("/")[0] + "/" for name in names})
-    _write_lines(root / "RECORDS", folders, "\n")
-    _write_lines(root / "RECORDS-waveforms", names, "\n")
-    _write_lines(root / "RECORDS-numerics", [f"{name}n" for name in names], "\n")
+    write_lines(root / "RECORDS", folders, "\n")
+    write_lines(root / "RECORDS-waveforms", names, "\n")
+    write_lines(root / "RECORDS-numerics", [f"{name}n" for name in names], "\n")
 
 
 def checksum(samples: npt.NDArray[np.generic]) -> int:
@@ -118,7 +118,7 @@ def _write_record(root: Path, plan: PatientPlan, record: Record, number: int) ->
     layout += [f"~ 0 {scale} {bits} 0 {INVALID[bits]} 0 0 {signal}" for signal, scale in union.items()]
     _write_header(folder / f"{number}_layout.hea", layout)
 
-    values = _numerics(plan.rng("numerics", record.number), np.concatenate(rates), length, record.rate_hz)
+    values = numerics(plan.rng("numerics", record.number), np.concatenate(rates), length, record.rate_hz)
     head = [f"{name}n {len(values)} 0.0166666666667/{rate} {len(values['HR'])} {moment}"]
     head += [
         f"{number}n.dat 16 {gain}/{units} 16 0 {values[signal][0]} {checksum(values[signal])} 0 {signal}"
@@ -133,7 +133,7 @@ def _write_segment(folder: Path, name: str, segment: Segment, record: Record, bi
     moment = record.start + timedelta(milliseconds=round(1000 * segment.start / record.rate_hz))
     lines = [
         f"{name} {len(segment.channels)} {record.rate_hz:g} {segment.length} "
-        f"{moment:%H:%M:%S}{_fraction(moment)}"
+        f"{moment:%H:%M:%S}{fraction(moment)}"
     ]
     lines += [
         f"{name}.dat {FORMATS[bits]} {_scale(channel)} {bits} 0 {int(channel.samples[0])} "
@@ -152,7 +152,7 @@ def _frames(samples: Sequence[Samples]) -> bytes:
     return frames.astype("<i2").tobytes()
 
 
-def _numerics(
+def numerics(
     rng: np.random.Generator, rates: Array, length: int, rate_hz: float
 ) -> Mapping[str, npt.NDArray[np.int16]]:
     """Make one value per minute of every numeric: int16 (n_minutes,), in units of the header.
@@ -184,13 +184,15 @@ def _scale(channel: Channel) -> str:
     return f"{channel.gain}{f'({channel.baseline})' if channel.baseline else ''}/{channel.units}"
 
 
-def _fraction(moment: datetime) -> str:
+def fraction(moment: datetime) -> str:
+    """Write the milliseconds of a time, with their point; nothing where there are none."""
     return f".{moment.microsecond // 1000:03d}" if moment.microsecond else ""
 
 
 def _write_header(path: Path, lines: Sequence[str]) -> None:
-    _write_lines(path, lines, "\r\n")
+    write_lines(path, lines, "\r\n")
 
 
-def _write_lines(path: Path, lines: Sequence[str], end: str) -> None:
+def write_lines(path: Path, lines: Sequence[str], end: str) -> None:
+    """Write lines of a text file with the given line end."""
     path.write_bytes("".join(f"{line}{end}" for line in lines).encode("ascii"))
