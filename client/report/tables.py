@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from client.report.comparison import FITTED, Comparison, summary, worse_off
-from client.report.evidence import PRIMARY_PROTOCOL, Evidence, Generic, Personal
+from client.report.evidence import PRIMARY_PROTOCOL, CohortEvidence, Evidence, Generic, Personal
 from client.report.wording import limit, outcome_text, short_outcome
 from common.metrics import Confusion, brier
 from common.page import METHODS, Table
@@ -274,7 +274,7 @@ def other_protocols(evidence: Evidence, result: Comparison, seed: int, site: str
     )
 
 
-def runs_table(evidence: Evidence) -> Table:
+def runs_table(evidence: CohortEvidence) -> Table:
     """List the runs behind the page."""
     return Table(
         caption="Runs in the site database this page was written from.",
