@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from simulation.cohort.folder import complete_mark, count_parts
 from simulation.cohort.forecast import Forecast
 from simulation.cohort.layouts import layout_of
 from simulation.cohort.parts import SiteOrder
-from simulation.cohort.profile import CohortSizes, SiteProfile
+from simulation.cohort.profile import CohortSizes, LayoutName, SiteProfile
 from simulation.cohort.recording import records_of, wiring_of
 from simulation.cohort.stay import PatientPlan, Stretch, plan_patient
 from simulation.cohort.truth import patient_truth, write_beats
@@ -30,6 +31,7 @@ BLOCK_BYTES = 4096  # of common file systems; the last block of a file is half e
 HEADER_BYTES = 250
 RESERVE = 1.05
 PACKED = 0.2  # size of a compressed table by its text
+STORED: Mapping[LayoutName, float] = {"mimic3": 1.0, "mimic4": 0.25, "vitaldb": 1.0}  # of a signal's samples
 TRUTH_BYTES_PER_HOUR = 40_000  # R times and kinds
 START_S = 1.5  # until a worker process works
 
@@ -125,7 +127,8 @@ def cost_of(found: Forecast, pace_s: float, profile: SiteProfile, truth: bool = 
     tables = found.table_bytes * (PACKED if profile.files.compressed else 1.0)
     truth_files, truth_bytes = (found.patients, found.ecg_h * TRUTH_BYTES_PER_HOUR) if truth else (0, 0.0)
     truth_bytes += truth_files * BLOCK_BYTES / 2.0
-    own_bytes = samples * profile.monitor.bits / 8.0 + tables + files * (HEADER_BYTES + BLOCK_BYTES) / 2.0
+    stored = samples * profile.monitor.bits / 8.0 * STORED[profile.files.layout]
+    own_bytes = stored + tables + files * (HEADER_BYTES + BLOCK_BYTES) / 2.0
     return Cost(
         patients=found.patients,
         ecg_h=found.ecg_h,
