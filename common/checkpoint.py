@@ -28,7 +28,11 @@ Arrays = dict[str, npt.NDArray[np.floating[Any]]]
 
 
 def save_checkpoint(
-    path: Path | str, arrays: Mapping[str, npt.NDArray[np.floating[Any]]], metadata: Mapping[str, Any]
+    path: Path | str,
+    arrays: Mapping[str, npt.NDArray[np.floating[Any]]],
+    metadata: Mapping[str, Any],
+    *,
+    mode: int | None = None,
 ) -> str:
     """Write a checkpoint and its sidecar ``path.with_suffix(".json")``; equal content gives equal bytes.
 
@@ -37,6 +41,7 @@ def save_checkpoint(
     path : ends in ``.safetensors``. The old file stays until the new one is on the disk.
     arrays : float32 or float64 arrays by name.
     metadata : what JSON can hold, without NaN.
+    mode : who may read and write both files, such as 0o600; None for what any new file gets.
 
     Returns
     -------
@@ -65,12 +70,11 @@ def save_checkpoint(
     }
     data = safetensors.save(whole, metadata={FORMAT: json.dumps(own, sort_keys=True)})
     digest = hashlib.sha256(data).hexdigest()
-    sidecar = path.with_suffix(".json")
     # The old sidecar goes before the old file: a crash in between leaves a whole checkpoint without a
     # sidecar, never one that its sidecar contradicts.
     sidecar = path.with_suffix(".json")
-    write_atomic(path, data, before_replace=lambda: sidecar.unlink(missing_ok=True))
-    write_json(sidecar, _description(digest, len(data), whole, json.loads(story)))
+    write_atomic(path, data, before_replace=lambda: sidecar.unlink(missing_ok=True), mode=mode)
+    write_json(sidecar, _description(digest, len(data), whole, json.loads(story)), mode=mode)
     return digest
 
 

@@ -91,8 +91,8 @@ def write_atomic(
         _flush_folder(path.parent)
 
 
-def write_json(path: Path | str, value: Any) -> None:
-    """Write JSON with sorted keys, atomically; equal values give equal bytes.
+def write_json(path: Path | str, value: Any, *, mode: int | None = None) -> None:
+    """Write JSON with sorted keys, atomically, with a mode as there; equal values give equal bytes.
 
     Raises
     ------
@@ -101,9 +101,8 @@ def write_json(path: Path | str, value: Any) -> None:
     ValueError
         For NaN or infinity, which JSON has no word for: write None.
     """
-    write_atomic(
-        path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
-    )
+    text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+    write_atomic(path, text, mode=mode)
 
 
 def read_json(path: Path | str) -> Any:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sqlite3
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from client.database.failures import BUSY_TIMEOUT_S, place, translate_failures
 from client.database.tables import Base
 from common.errors import DatabaseError, StorageError
+from common.files import storage_errors
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = "0002"  # the newest file in migrations/versions; a test compares
 MIGRATIONS = Path(__file__).parent / "migrations"
 CONNECT_TIMEOUT_S = 10
+#: Patients' data: the file of the database is for its owner only.
+PRIVATE = 0o600
 RETRY_S = 0.02  # between two tries to get a new SQLite file alone
 _MIGRATION_LOCK = 0x6665646B  # any fixed number: two processes must ask PostgreSQL for the same lock
 _ONE_AT_A_TIME = threading.Lock()  # Alembic keeps what it works on in a module: one thread at a time
@@ -82,6 +87,7 @@ def create_database(url: str) -> Engine:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(f"cannot make the folder {folder}: {error.strerror or error}") from None
+        _make_private(Path(str(parsed.database)))
     _upgrade(_engine(url, must_exist=False))
     return open_database(url)
 
@@ -115,6 +121,16 @@ def migrations_config(connection: Connection | None = None) -> Config:
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
+
+
+def _make_private(path: Path) -> None:
+    """Make an empty SQLite file that only its owner may read, where there is none.
+
+    SQLite would make one that others may read, as most files may be. Its files beside it (``-wal``, ``-shm``)
+    get the mode of this one.
+    """
+    with storage_errors(path), suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, PRIVATE))
 
 
 def _parse(url: str) -> URL:
@@ -160,6 +176,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
         cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}")
         _write_ahead(cursor)
         cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.execute("PRAGMA secure_delete = ON")  # what is removed is overwritten, not only given free
     finally:
         cursor.close()
 

@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from client.data.made_with import check_made_with
 from client.database.runs import latest_run
 from client.database.session import open_database, sessions
-from client.database.tables import Run
+from client.database.tables import CohortMember, Run
 from client.learning.dataset import StripRef, cohort_strips, labelled
 from client.site import Site
 from common.config import Settings, TrainingSettings
@@ -21,7 +22,7 @@ from common.protocol import RunPlan
 
 #: Cohorts whose strips a process keeps: two per site of a small federation in one process.
 CACHED_COHORTS = 32
-_cohorts: dict[tuple[Path, int, datetime, str], tuple[StripRef, ...]] = {}
+_cohorts: dict[tuple[Path, int, datetime, int | None, str], tuple[StripRef, ...]] = {}
 
 
 @contextmanager
@@ -74,10 +75,12 @@ def cohort_run(session: Session, site: Site, name: str) -> Run:
 def generic_strips(site: Site, session: Session, run: Run, split: str) -> tuple[StripRef, ...]:
     """Return the labelled strips of the generic patients of one split.
 
-    A frozen cohort never changes, so they are read once and kept between federated rounds.
+    A frozen cohort changes only where a patient of it is forgotten, so they are read once and kept between
+    federated rounds.
     """
+    members = select(func.count()).select_from(CohortMember).where(CohortMember.run_id == run.id)
     # The time tells a site folder that was made anew in the same place from the one before.
-    cohort = (site.folder, run.id, run.started_at, split)
+    cohort = (site.folder, run.id, run.started_at, session.scalar(members), split)
     if cohort not in _cohorts:
         while len(_cohorts) >= CACHED_COHORTS:
             _cohorts.pop(next(iter(_cohorts)), None)

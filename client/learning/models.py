@@ -26,6 +26,8 @@ from common.weights import Weights, schema_of, unpack
 
 #: Characters of a model's hash that name it in a path.
 HASH_CHARACTERS = 12
+#: A personal model is fitted to one patient's beats: for its owner only.
+PRIVATE = 0o600
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def save_personal(
         "method": method,
         "round": round_,
     }
-    return save_checkpoint(path, suffix, story)
+    return save_checkpoint(path, suffix, story, mode=PRIVATE)
 
 
 def load_network(path: Path) -> tuple[ResNet1d, str]:

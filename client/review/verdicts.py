@@ -12,6 +12,7 @@ from typing import Final
 
 from client.data.problems import Problem
 from client.database import reviews
+from client.database.removal import GONE
 from client.database.reviews import READ, VERDICTS, Said
 from client.database.runs import SessionFactory, running
 from client.site import Site
@@ -118,7 +119,8 @@ def read_verdicts(site: Site, session_factory: SessionFactory, path: Path, revie
             )
         said = _checked(path, lines, sheet)
         present = reviews.present_strips(session, sorted(said))
-    stored = {strip: one for strip, one in said.items() if strip in present}
+    # The number of a strip that went with a forgotten patient may be another strip's by now.
+    stored = {strip: one for strip, one in said.items() if strip in present and sheet[strip] != GONE}
     if not said:
         raise _wrong(
             path, lines[0].number, f"no line has a verdict yet; allowed: {', '.join(VERDICTS)}", None

@@ -158,7 +158,7 @@ def test_a_full_disk_leaves_the_older_checkpoint_readable(tmp_path, monkeypatch)
 def test_a_crash_between_checkpoint_and_sidecar_leaves_a_checkpoint_that_loads(tmp_path, monkeypatch):
     path = saved(tmp_path)
 
-    def crash(*_: object) -> None:
+    def crash(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("common.checkpoint.write_json", crash)
@@ -177,3 +177,16 @@ def test_only_floats_of_32_and_64_bits_are_kept(tmp_path, array):
 def test_another_ending_is_refused_because_the_sidecar_is_found_by_it(tmp_path):
     with pytest.raises(ModelError, match=r"ends in \.safetensors"):
         save_checkpoint(tmp_path / "best.json", ARRAYS, {})
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o000])
+def test_both_files_of_a_private_checkpoint_are_for_their_owner_only(tmp_path, mask):
+    path, before = tmp_path / "patient-1.safetensors", os.umask(mask)
+    try:
+        save_checkpoint(path, ARRAYS, METADATA, mode=0o600)
+        save_checkpoint(tmp_path / "generic.safetensors", ARRAYS, METADATA)
+    finally:
+        os.umask(before)
+    modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+    assert modes["patient-1.safetensors"] == modes["patient-1.json"] == 0o600
+    assert modes["generic.safetensors"] == modes["generic.json"] == 0o666 & ~mask
