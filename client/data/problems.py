@@ -33,6 +33,7 @@ class Problem(StrEnum):
     BAD_SIGNAL_FILE = "bad-signal-file"
     UNKNOWN_RECORD = "unknown-record"
     MISSING_PACKAGE = "missing-package"
+    BAD_REVIEW = "bad-review"
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,14 @@ PROBLEMS: Mapping[Problem, Explanation] = MappingProxyType(
             "The layout needs a Python package that is not installed.",
             "Packages that few sites need are extras: `edf` and `vitaldb`.",
             "Install it: `pip install 'fedkalemia[edf]'` or `'fedkalemia[vitaldb]'`.",
+        ),
+        Problem.BAD_REVIEW: Explanation(
+            "A file with a reviewer's verdicts has a line that cannot be used.",
+            "A verdict is misspelled, a line was typed or copied twice, a comment stands without a verdict, "
+            "the file belongs to the sheet of another site, or a spreadsheet program saved it in another "
+            "encoding than UTF-8.",
+            "Look at the line in the sentence. Verdicts are `usable`, `unusable` and `unsure`; of a strip "
+            "without one the field is empty. Nothing was stored of the file; read it again once it is right.",
         ),
     }
 )

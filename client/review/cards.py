@@ -11,9 +11,10 @@ from markupsafe import Markup
 from client.data.exclusion import BEAT_REJECTION_TEXT, EXCLUSION_SHORT, BeatRejection, Exclusion
 from client.review import drawing, excerpts
 from client.review.excerpts import Excerpt
+from client.review.paper import GAINS, Floats, Scale, scale_for
 from client.review.reading import Mark, Seen
 from common.page.numbers import MISSING, count, decimal, percent, plural
-from common.task import Label, Task
+from common.task import Task
 
 #: A rejection in a few words; its first letter is the mark above the trace.
 REJECTED: Final[Mapping[BeatRejection, str]] = {
@@ -78,7 +79,7 @@ def make_card(seen: Seen, task: Task, *, blind: bool) -> Card:
         return replace(card, missing=seen.missing or "There is no signal in this window.")
     rejected_s = [mark.time_s for mark in seen.marks if mark.rejected is not None]
     places = excerpts.choose(seen.signal_mv, seen.rate_hz, rejected_s)
-    scale = drawing.scale_for([_shown(seen, place) for place in places])
+    scale = scale_for([_shown(seen, place) for place in places])
     pictures = [_picture(number, seen, place, marks, scale, blind) for number, place in enumerate(places, 1)]
     beat = None if blind or not len(seen.beats) else _median_beat(seen)
     return replace(
@@ -89,12 +90,11 @@ def make_card(seen: Seen, task: Task, *, blind: bool) -> Card:
             marks,
             places,
             f"Strip {row.id}: the whole window",
-            named=not blind,
         ),
         pictures=pictures,
         beat=beat,
         beat_words="" if beat is None else _beat_words(seen),
-        gain="" if scale.gain == drawing.GAINS[0] else f"{scale.gain:g} mm/mV",
+        gain="" if scale.gain == GAINS[0] else f"{scale.gain:g} mm/mV",
     )
 
 
@@ -120,8 +120,8 @@ def measured_facts(seen: Seen) -> list[tuple[str, str]]:
     facts = [
         ("Heart rate", _with_unit(row.heart_rate_bpm, 0, "per min")),
         ("Detectors agree", _share(agreement)),
-        ("Like median beat", f"r {decimal(quality.get('median_correlation'), 2)}"),
-        ("Beats accepted", f"{count(row.n_beats)} of {count(row.n_detected)}"),
+        ("Beat correlation", decimal(quality.get("median_correlation"), 2)),
+        ("Beats accepted", f"{count(row.n_beats)} of {count(row.n_detected)}" if row.n_detected else MISSING),
     ]
     rejected = rejected_words(seen)
     return [*facts, ("Beats rejected", rejected)] if rejected else facts
@@ -149,7 +149,7 @@ def recording_facts(seen: Seen) -> list[tuple[str, str]]:
     gains = sorted({piece["gain"] for piece in pieces if piece.get("gain")})
     gain = " and ".join(decimal(one, 0 if one >= 10 else 1) for one in gains[:3])
     return [
-        ("Signal", f"{drawing.clock(row.signal_s)} of {drawing.clock(seen.window_s)} min"),
+        ("Signal", f"{drawing.clock(row.signal_s)} of {seen.window_s / 60:g} min"),
         ("Sampling rate", _with_unit(rate or None, 2 if rate % 1 else 0, "Hz")),
         ("Gain", f"{gain} per mV" if gain else MISSING),
     ]
@@ -164,17 +164,19 @@ def legend(annotated: bool) -> list[tuple[str, str]]:
 
 
 def _picture(
-    number: int, seen: Seen, place: Excerpt, marks: Sequence[Mark], scale: drawing.Scale, blind: bool
+    number: int, seen: Seen, place: Excerpt, marks: Sequence[Mark], scale: Scale, blind: bool
 ) -> Markup:
     here = [mark for mark in marks if place.start_s <= mark.time_s < place.end_s and not mark.other]
     words = f"Strip {seen.row.id}, {drawing.clock(place.start_s)} to {drawing.clock(place.end_s)}"
     if not blind:
         rejected = sum(mark.rejected is not None for mark in here)
         words += f": {plural(len(here) - rejected, 'accepted beat')}, {rejected} rejected"
-    return drawing.excerpt(seen.signal_mv, seen.rate_hz, seen.spans, marks, place, number, scale, words)
+    return drawing.excerpt(
+        seen.signal_mv, seen.rate_hz, seen.spans, marks, place, number, scale, words, named=not blind
+    )
 
 
-def _shown(seen: Seen, place: Excerpt) -> drawing.Floats:
+def _shown(seen: Seen, place: Excerpt) -> Floats:
     clean = drawing.filtered_part(seen.spans, place.start_s, excerpts.EXCERPT_S)
     if bool((clean == clean).any()):  # not all NaN
         return clean
@@ -188,7 +190,7 @@ def _median_beat(seen: Seen) -> Markup:
 
 def _beat_words(seen: Seen) -> str:
     kind = "accepted beat" if seen.has_accepted else "beat found"
-    return f"Median of {plural(len(seen.beats), kind)}; band: the middle half"
+    return f"Median of {plural(len(seen.beats), kind)}; band: half of them"
 
 
 def _with_unit(value: float | None, digits: int, unit: str) -> str:
@@ -198,8 +200,3 @@ def _with_unit(value: float | None, digits: int, unit: str) -> str:
 
 def _share(value: Any) -> str:
     return percent(None if value is None else float(value))
-
-
-def label_order(label: str) -> int:
-    """Return the place of a label on a sheet."""
-    return list(Label).index(Label(label))

@@ -1,85 +1,34 @@
-"""Strips as SVG on ECG paper: pure functions from arrays to markup.
-
-All drawings count in tenths of a millimetre of ECG paper at 25 mm/s and 10 mm/mV, so that a drawing keeps its
-squares however large it is shown. The page defines the paper once (`paper`), drawings refer to it.
-"""
+"""Strips as SVG on ECG paper: pure functions from arrays to markup, in the units of `client.review.paper`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from markupsafe import Markup, escape
 
 from client.data.ecg.beats import BEAT_SAMPLES, R_INDEX, RATE_HZ
 from client.data.ecg.filtering import Span
 from client.review.excerpts import EXCERPT_S, Excerpt
+from client.review.paper import (
+    BEAT_WIDTH,
+    LANE,
+    MARGIN,
+    OVERVIEW_HEIGHT,
+    PER_S,
+    WIDTH,
+    Floats,
+    Scale,
+    paper_name,
+    scale_for,
+)
 from client.review.reading import Mark
 
-Floats = npt.NDArray[np.floating]
-
-#: Tenths of a millimetre per second and per millivolt at the full gain of 10 mm/mV.
-PER_S: Final = 250
-PER_MV: Final = 100
-#: Gains (mm/mV) that are tried until a trace fits, and the room it has on paper, thick lines of 5 mm.
-GAINS: Final = (10.0, 5.0, 2.5)
-LINE: Final = 50
-LEAST, MOST = 3, 5
-#: Left of a trace: number and time, and the calibration pulse of 1 mV and 0.2 s. Above it: the marks.
-MARGIN: Final = 200
-LANE: Final = 56
-WIDTH: Final = int(EXCERPT_S * PER_S)
-OVERVIEW_HEIGHT: Final = 110
 #: Columns of the envelope of a whole strip.
 COLUMNS: Final = 500
-
-
-def paper() -> Markup:
-    """Return the invisible drawing that holds the pattern of ECG paper; once on a page, before all others."""
-    return Markup(
-        '<svg class="paper" width="0" height="0" aria-hidden="true"><defs>'
-        '<pattern id="ecg-paper" width="50" height="50" patternUnits="userSpaceOnUse">'
-        '<path class="fine" d="M10 0v50M20 0v50M30 0v50M40 0v50M0 10h50M0 20h50M0 30h50M0 40h50"/>'
-        '<path class="coarse" d="M0 0h50M0 0v50"/></pattern>'
-        '<pattern id="no-signal" width="30" height="30" patternUnits="userSpaceOnUse">'
-        '<path class="hatch" d="M0 30L30 0"/></pattern></defs></svg>'
-    )
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How large the traces of a strip are drawn: gain in mm/mV, height of the paper in tenths of a mm."""
-
-    gain: float
-    height: int
-
-    @property
-    def per_mv(self) -> float:
-        """Tenths of a millimetre per millivolt."""
-        return PER_MV * self.gain / GAINS[0]
-
-
-def scale_for(parts: Sequence[Floats]) -> Scale:
-    """Choose one scale for some traces.
-
-    The gain is the largest at which all but one sample in a hundred fits: a single artifact shall not make
-    the beats small. The paper is as high as the whole traces need, where there is room.
-
-    Parameters
-    ----------
-    parts : traces, mV; NaN is passed over.
-    """
-    known = [values for part in parts if len(values := part[np.isfinite(part)])]
-    most = MOST * LINE
-    usual = max((float(np.ptp(np.quantile(values, [0.005, 0.995]))) for values in known), default=0.0)
-    gain = next((gain for gain in GAINS if usual * PER_MV * gain / GAINS[0] <= most), GAINS[-1])
-    whole = max((float(np.ptp(values)) for values in known), default=0.0) * PER_MV * gain / GAINS[0]
-    return Scale(gain, int(np.clip(math.ceil((whole + LINE / 2) / LINE), LEAST, MOST)) * LINE)
 
 
 def excerpt(
@@ -91,6 +40,8 @@ def excerpt(
     number: int,
     scale: Scale,
     words: str,
+    *,
+    named: bool = True,
 ) -> Markup:
     """Draw ten seconds: the signal as recorded, pale, and filtered, dark, with R peaks marked above.
 
@@ -103,23 +54,23 @@ def excerpt(
     number : of the excerpt, as in the overview.
     scale : of all excerpts of the strip.
     words : what is seen, for those who do not see it.
+    named : say why the excerpt was chosen.
     """
     height = scale.height
     first = round(place.start_s * rate_hz)
     raw = signal_mv[first : first + round(EXCERPT_S * rate_hz)]
     clean = filtered_part(spans, place.start_s, EXCERPT_S)
     shown = clean if np.isfinite(clean).any() else raw - np.nanmedian(raw)
-    zero = LANE + _zero_line(shown, scale)
+    zero = LANE + scale.zero_line(shown)
     raw = raw - _offset(raw, rate_hz, clean)
     parts = [
         f'<rect class="sheet" x="{MARGIN}" y="{LANE}" width="{WIDTH}" height="{height}"/>',
-        f'<rect class="squares" x="{MARGIN}" y="{LANE}" width="{WIDTH}" height="{height}"/>',
+        f'<use href="#{paper_name(WIDTH, height)}" x="{MARGIN}" y="{LANE}"/>',
         _missing(raw, rate_hz, EXCERPT_S, PER_S, LANE, height),
         _trace("raw", *_columns(raw, rate_hz, WIDTH / PER_S, RATE_HZ), scale, zero),
         _trace("clean", np.arange(len(clean)) / RATE_HZ, clean, scale, zero),
         _pulse(zero, scale),
-        f'<text class="number" x="40" y="{LANE + height / 2:.0f}">{number}</text>'
-        f'<text class="when" x="40" y="{LANE + height / 2 + 44:.0f}">{clock(place.start_s)}</text>',
+        *_beside(number, [*([place.why] if named else []), clock(place.start_s)], LANE + height // 2),
         *(_mark(mark, place.start_s) for mark in marks if place.start_s <= mark.time_s < place.end_s),
     ]
     return _svg("ecg", MARGIN + WIDTH, LANE + height, words, parts)
@@ -131,8 +82,6 @@ def overview(
     marks: Sequence[Mark],
     places: Sequence[Excerpt],
     words: str,
-    *,
-    named: bool = True,
 ) -> Markup:
     """Draw a whole window: the envelope of the recorded signal, where the excerpts lie, rejected beats.
 
@@ -142,7 +91,6 @@ def overview(
     marks : R peaks; only rejected ones are shown.
     places : the excerpts, numbered in order.
     words : what is seen, for those who do not see it.
-    named : say beside the number why each excerpt was chosen.
     """
     length_s = len(signal_mv) / rate_hz
     per_s = WIDTH / length_s
@@ -153,10 +101,9 @@ def overview(
     parts.append(_missing(signal_mv, rate_hz, length_s, per_s, top, OVERVIEW_HEIGHT))
     for number, place in enumerate(places, start=1):
         x, width = MARGIN + place.start_s * per_s, min(EXCERPT_S, length_s) * per_s
-        name = f"{number} {place.why}" if named else f"{number}"
         parts.append(
             f'<rect class="place" x="{x:.0f}" y="{top}" width="{width:.0f}" height="{OVERVIEW_HEIGHT}"/>'
-            f'<text class="number" x="{x + width / 2:.0f}" y="{top - 12}">{name}</text>'
+            f'<text class="number" x="{x + width / 2:.0f}" y="{top - 12}">{number}</text>'
         )
     parts.append(_envelope(signal_mv, high, per_mv))
     ticks = [mark.time_s for mark in marks if mark.rejected is not None]
@@ -168,7 +115,7 @@ def overview(
     middle = top + OVERVIEW_HEIGHT / 2
     parts.append(
         f'<path class="pulse" d="M{MARGIN - 16} {middle - one / 2:.0f}v{one:.0f}"/>'
-        f'<text class="bar" x="{MARGIN - 24}" y="{middle + 10:.0f}">1 mV</text>'
+        f'<text class="mv" x="{MARGIN - 24}" y="{middle + 10:.0f}">1 mV</text>'
     )
     step = 60 if length_s > 120 else 10
     for second in range(0, math.floor(length_s + 1e-6) + 1, step):
@@ -190,8 +137,7 @@ def median_beat(beats: Floats, words: str) -> Markup:
     """
     low, middle, high = np.quantile(beats, [0.25, 0.5, 0.75], axis=0)
     scale = scale_for([low, middle, high])
-    zero, height = _zero_line(middle, scale), scale.height
-    width = round(BEAT_SAMPLES / RATE_HZ * PER_S)
+    zero, height = scale.zero_line(middle), scale.height
     x = np.arange(BEAT_SAMPLES) / RATE_HZ * PER_S
 
     def points(values: Floats, order: slice = slice(None)) -> str:
@@ -200,13 +146,13 @@ def median_beat(beats: Floats, words: str) -> Markup:
 
     r = R_INDEX / RATE_HZ * PER_S
     parts = [
-        f'<rect class="sheet" width="{width}" height="{height}"/>',
-        f'<rect class="squares" width="{width}" height="{height}"/>',
+        f'<rect class="sheet" width="{BEAT_WIDTH}" height="{height}"/>',
+        f'<use href="#{paper_name(BEAT_WIDTH, height)}"/>',
         f'<path class="at-r" d="M{r:.0f} 0V{height}"/>',
         f'<path class="band" d="M{points(high)}L{points(low, slice(None, None, -1))}Z"/>',
         f'<path class="clean" d="M{points(middle)}"/>',
     ]
-    return _svg("ecg", width, height, words, parts)
+    return _svg("ecg", BEAT_WIDTH, height, words, parts)
 
 
 def clock(seconds: float) -> str:
@@ -262,16 +208,6 @@ def _trace(name: str, time_s: Floats, values: Floats, scale: Scale, zero: float)
     return f'<path class="{name}" d="{"".join(pieces)}"/>' if pieces else ""
 
 
-def _zero_line(values: Floats, scale: Scale) -> float:
-    """Return the height of 0 mV that puts a trace in the middle, on a thick line of the paper."""
-    known = values[np.isfinite(values)]
-    ends = np.quantile(known, [0.005, 0.995]) if len(known) else np.zeros(2)
-    if np.ptp(known) * scale.per_mv <= scale.height if len(known) else False:
-        ends = np.array([known.min(), known.max()])
-    want = scale.height / 2 + float(ends.mean()) * scale.per_mv
-    return float(np.clip(round(want / LINE) * LINE, 0, scale.height))
-
-
 def _offset(raw: Floats, rate_hz: float, clean: Floats) -> float:
     """Return what the recorded signal lies above the filtered one, mV."""
     here = np.rint(np.arange(len(clean)) / RATE_HZ * rate_hz).astype(int)
@@ -293,16 +229,23 @@ def _limits(signal_mv: Floats) -> tuple[float, float]:
 
 
 def _envelope(signal_mv: Floats, high: float, per_mv: float) -> str:
-    """Draw from the smallest to the largest sample of every column, at least a fifth of a millimetre."""
-    path = []
+    """Fill from the smallest to the largest sample of every column, at least a fifth of a millimetre."""
+    runs: list[list[tuple[float, float, float]]] = [[]]
     for column, (a, b) in enumerate(pairwise(np.linspace(0, len(signal_mv), COLUMNS + 1).astype(int))):
         part = signal_mv[a:b]
         part = part[np.isfinite(part)]
-        if len(part):
-            ends = np.clip((high - np.array([part.max(), part.min()])) * per_mv, 0, OVERVIEW_HEIGHT)
-            top, bottom = (LANE + float(end) for end in ends)
-            x = MARGIN + (column + 0.5) * WIDTH / COLUMNS
-            path.append(f"M{x:.1f} {top:.0f}V{max(bottom, top + 2):.0f}")
+        if not len(part):
+            runs.append([])
+            continue
+        ends = np.clip((high - np.array([part.max(), part.min()])) * per_mv, 0, OVERVIEW_HEIGHT)
+        top, bottom = (LANE + float(end) for end in ends)
+        left = MARGIN + column * WIDTH / COLUMNS
+        runs[-1] += [(x, top, max(bottom, top + 2)) for x in (left, left + WIDTH / COLUMNS)]
+    path = []
+    for run in filter(None, runs):
+        above = " ".join(f"{x:.0f} {top:.0f}" for x, top, _ in run)
+        below = " ".join(f"{x:.0f} {bottom:.0f}" for x, _, bottom in reversed(run))
+        path.append(f"M{above} {below}Z")
     return f'<path class="envelope" d="{"".join(path)}"/>'
 
 
@@ -319,6 +262,14 @@ def _missing(signal: Floats, rate_hz: float, length_s: float, per_s: float, top:
         for a, b in holes
         if b - a >= 0.1
     )
+
+
+def _beside(number: int, lines: Sequence[str], middle: int) -> Iterator[str]:
+    """Write the number of an excerpt and some words left of it."""
+    first = middle - 22 * len(lines) + 14
+    yield f'<text class="number" x="55" y="{first}">{number}</text>'
+    for place, line in enumerate(lines, start=1):
+        yield f'<text class="when" x="55" y="{first + 42 * place}">{line}</text>'
 
 
 def _pulse(zero: float, scale: Scale) -> str:

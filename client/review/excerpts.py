@@ -14,8 +14,9 @@ Floats = npt.NDArray[np.float64]
 EXCERPT_S: Final = 10.0
 #: Places that are compared for the worst part lie so far apart.
 HOP_S: Final = 2.5
-#: A place is worth looking at if so much of it was recorded.
+#: A place is worth looking at if so much of it was recorded; the start and the middle need more.
 MIN_RECORDED: Final = 0.5
+MIN_WHOLE: Final = 0.9
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def choose(signal_mv: Floats, rate_hz: float, rejected_s: Sequence[float]) -> li
     places = _places(len(signal_mv) / rate_hz)
     share = np.array([recorded[_part(place, rate_hz)].mean() for place in places])
     good = np.flatnonzero(share >= min(MIN_RECORDED, float(share.max())))
-    middle = (len(signal_mv) / rate_hz - EXCERPT_S) / 2
+    whole = np.flatnonzero(share >= min(MIN_WHOLE, float(share.max())))
+    middle = float(np.median(np.flatnonzero(recorded))) / rate_hz - EXCERPT_S / 2
     worst = max(
         good,
         key=lambda i: (
@@ -67,8 +69,8 @@ def choose(signal_mv: Floats, rate_hz: float, rejected_s: Sequence[float]) -> li
     )
     # The worst part is chosen first: it must not be hidden by the others.
     chosen = [Excerpt(float(places[worst]), "worst")]
-    by_start = sorted(good, key=lambda i: float(places[i]))
-    by_middle = sorted(good, key=lambda i: abs(float(places[i]) - middle))
+    by_start = sorted(whole, key=lambda i: float(places[i]))
+    by_middle = sorted(whole, key=lambda i: abs(float(places[i]) - middle))
     for why, order in (("start", by_start), ("middle", by_middle)):
         for index in order:
             place = float(places[index])

@@ -17,8 +17,8 @@ from client.data.sources import AnnotatedSource, Source, open_source
 from client.database.reviews import ACCEPTED, SHEET, VERDICTS
 from client.database.runs import SessionFactory, code_version, now, running
 from client.database.tables import Report, Strip
-from client.review import drawing
 from client.review.cards import Card, legend, make_card
+from client.review.paper import paper
 from client.review.reading import load_rows, read_strips
 from client.review.sampling import Sample, draw_sample, shuffle
 from client.review.verdicts import blank_file, holds_verdicts
@@ -158,7 +158,7 @@ def sheet_content(
         "title": "Strips to review" + (", blind" if order.blind else ""),
         "keys": [] if order.blind else _keys(sample),
         "how": _how(order),
-        "paper": drawing.paper(),
+        "paper": paper(),
         "marks": [] if order.blind else legend(annotated),
         "left_out": "" if order.blind else _left_out(sample, order),
         "groups": _groups(sample, cards, order),
@@ -196,7 +196,7 @@ def _groups(sample: Sample, cards: Mapping[int, Card], order: Order) -> list[dic
     return [
         {
             "title": "Accepted" if reason == ACCEPTED else _capital(EXCLUSION_SHORT[Exclusion(reason)]),
-            "text": f"{_meaning(reason)} {len(strips)} of {plural(sample.available[reason], 'strip')}.",
+            "text": f"{_meaning(reason)} {len(strips)} of {plural(sample.available[reason], 'strip')} shown.",
             "cards": [cards[strip] for strip in strips],
         }
         for reason, strips in sample.strips.items()
