@@ -217,12 +217,9 @@ def _flac_lead(
 
 
 def _file_of(record: Path, signal: SignalLine) -> Path:
-    try:
-        return record.with_name(signal.file)
-    except ValueError:
-        raise SourceError(
-            "a header file names a signal file in another folder", problem=Problem.BAD_HEADER
-        ) from None
+    if signal.file in ("", ".", "..") or Path(signal.file).name != signal.file:
+        raise SourceError("a header file names a signal file in another folder", problem=Problem.BAD_HEADER)
+    return record.with_name(signal.file)
 
 
 def _parse(body: list[str], comments: tuple[str, ...]) -> Header:
