@@ -38,7 +38,7 @@ DEFAULT_UNIT: Final = "mV"
 #: Longest recording in one file; the package merges no files further apart.
 MAX_HOURS: Final = 7 * 24
 # A day of ten waveforms at 500 Hz is 1.7 GB; what is larger does not come from an operating room.
-MAX_BYTES: Final = 8 * 2**30
+MAX_BYTES: Final = 4 * 2**30
 CHUNK_BYTES: Final = 2**20
 # The package takes larger numbers for gaps; no ECG comes near it.
 MAX_SAMPLE: Final = 4e9
