@@ -22,9 +22,10 @@ WAVES: Final = "waves"
 _GROUP: Final = re.compile(r"p\d{3}")
 _PATIENT: Final = re.compile(r"p(\d{5,10})")
 _RECORD: Final = re.compile(r"\d{4,12}")
-# p100/p10014354/81739927/81739927, or the folder of a patient
-_RECORD_PATH: Final = re.compile(r"(?:[^/]+/)*p(?P<patient>\d{5,10})/(?P<record>\d{4,12})/(?P=record)")
-_FOLDER_PATH: Final = re.compile(r"(?:[^/]+/)*p(?P<patient>\d{5,10})/?")
+# 81739927/81739927 in the list of a patient; p100/p10014354/81739927/81739927, or the patient's folder
+_OWN_PATH: Final = re.compile(r"(?P<record>\d{4,12})/(?P=record)")
+_RECORD_PATH: Final = re.compile(r"(?:\w+/)*p(?P<patient>\d{5,10})/(?P<record>\d{4,12})/(?P=record)")
+_FOLDER_PATH: Final = re.compile(r"(?:\w+/)*p(?P<patient>\d{5,10})/?")
 
 
 class WaveIndex(RecordIndex):
@@ -75,12 +76,11 @@ def _of_patient(root: Path, folder: Path, patient: str) -> Iterator[tuple[str, s
         return
     place = folder.relative_to(root).as_posix()
     if (folder / INDEX).is_file():
-        names = [line for line in _lines(folder / INDEX) if _RECORD.fullmatch(line.rpartition("/")[2])]
+        names = [line for line in _lines(folder / INDEX) if _OWN_PATH.fullmatch(line)]
     else:
         names = [f"{path.name}/{path.name}" for path in _folders(folder, _RECORD)]
     for name in names:
-        if ".." not in name.split("/") and not name.startswith("/"):
-            yield _key(patient), f"{place}/{name}"
+        yield _key(patient), f"{place}/{name}"
 
 
 def _seen(root: Path) -> Iterator[tuple[str, str]]:
