@@ -25,6 +25,9 @@ app = typer.Typer(
 database_app = typer.Typer(help="The site database.", no_args_is_help=True)
 app.add_typer(database_app, name="database")
 
+#: Layout of a data root that looks like none, or is not mounted yet.
+USUAL_LAYOUT = "mimic3"
+
 SiteFolder = Annotated[Path, typer.Argument(metavar="SITE", help="Site folder, made by 'init'")]
 RunName = Annotated[
     str,
@@ -40,8 +43,12 @@ def init(
     name: Annotated[str, typer.Option(help="Site name: lower-case letters, digits, hyphens")],
     data: Annotated[Path, typer.Option(help="Data root; only ever read")],
     source: Annotated[
-        str, typer.Option(help="Layout of the data root: mimic3, mimic4, vitaldb, folder or mitbih")
-    ] = "mimic3",
+        str | None,
+        typer.Option(
+            help="Layout of the data root: mimic3, mimic4, vitaldb, folder or mitbih; by default the one it "
+            "looks like"
+        ),
+    ] = None,
     preset: Annotated[str, typer.Option(help="Preset of the settings")] = "standard",
     lab_clock_ahead: Annotated[
         int, typer.Option(metavar="MINUTES", help="How far the lab's clock is ahead of the monitors'")
@@ -69,19 +76,17 @@ def init(
     """Make a site folder: a site.toml you can read and edit, and the keys to take part in a federation."""
     from client.gate.folders import check_new, make_folders
 
-    if lab_clock_ahead and source == "mitbih":
-        raise ConfigurationError(
-            f"--lab-clock-ahead has no meaning with --source {source}: it has no laboratory"
-        )
-    task = "ventricular" if source == "mitbih" else "hyperkalemia"
+    layout = {"kind": source, "folder": str(data.resolve())} if source else _guessed(data.resolve())
+    if lab_clock_ahead and layout["kind"] == "mitbih":
+        raise ConfigurationError("--lab-clock-ahead has no meaning with mitbih: it has no laboratory")
+    task = "ventricular" if layout["kind"] == "mitbih" else "hyperkalemia"
     check_new(server=server, listen=listen, authority=ca)
     address = node_address or listen
     split_address(address, "--node-address")
     path = write_site_file(
         folder,
         name=name,
-        source={"kind": source, "folder": str(data.resolve())}
-        | ({"lab_clock_ahead_min": lab_clock_ahead} if lab_clock_ahead else {}),
+        source=layout | ({"lab_clock_ahead_min": lab_clock_ahead} if lab_clock_ahead else {}),
         settings={"task": task, "preset": preset, **parse_overrides(overrides or [])},
         gate=None if address == LISTEN else {"node_address": address},
         database_url_file=database_url_file.absolute() if database_url_file else None,
@@ -93,6 +98,21 @@ def init(
         say(f"warning: there is no folder {data.resolve()} here; 'ingest' needs it")
     say(f"next: fedkalemia-site ingest {folder}")
     say(f"to join a federation, its coordinator runs: fedkalemia-server site add HOME {name} '{line}'")
+
+
+def _guessed(data: Path) -> dict[str, str]:
+    """Return the section ``source`` for a data root, by what it looks like, and say so."""
+    from client.data.sources.guess import suggest
+
+    guess = suggest(data)
+    if guess.kind is None:
+        if data.is_dir():
+            say(f"{data} {guess.sentence()}: taken for {USUAL_LAYOUT}; choose with --source")
+        return {"kind": USUAL_LAYOUT, "folder": str(data)}
+    say(f"{guess.folder} {guess.sentence()}; choose another layout with --source")
+    # The parts' usual names are the settings' defaults: they need no line in site.toml.
+    usual = {"clinical": "clinical", "waveforms": "waveforms"}
+    return {name: value for name, value in guess.settings().items() if value != usual.get(name)}
 
 
 check_cli.add_commands(app)

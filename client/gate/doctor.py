@@ -20,6 +20,7 @@ from client.database.tables import Strip
 from client.gate.alive import check_alive
 from client.gate.audit import examine as examine_ledger
 from client.gate.connection import check_node, listening
+from client.gate.data_checks import half_forgotten, layout, private_files
 from client.gate.executor import USES
 from client.gate.folders import SECRET
 from client.gate.ledger import ledger_of
@@ -77,8 +78,12 @@ def _site(folder: Path, now: datetime) -> Iterator[Check]:
         yield Check("site", "failed", str(error), "correct site.toml; nothing else can be checked until then")
         return
     yield Check("site", "ok", f"{site.name}, task {site.settings.task}, preset {site.settings.preset}")
-    yield _data_root(site)
+    root = _data_root(site)
+    yield root
+    if root.state == "ok":
+        yield layout(site)
     yield from attempt("database", lambda: _database(site), "")
+    yield private_files(site)
     yield _writable(site)
     yield disk(site.folder)
     yield from policy(site.settings.policy)
@@ -118,6 +123,7 @@ def _database(site: Site) -> Iterator[Check]:
             rows = session.scalar(select(func.max(Strip.beat_offset + Strip.n_beats))) or 0
             cohort = latest_run(session, "cohort", COHORT)
             member_rows = members(session, cohort.id) if cohort else []
+            yield from half_forgotten(session)
         yield _beats(site, rows)
         if cohort is None:
             advice = f"run 'fedkalemia-site cohort {site.folder}'"

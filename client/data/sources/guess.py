@@ -17,6 +17,7 @@ from typing import Final, Literal
 
 from client.data.sources.glance import Listing, columns, first_line, list_folder, look_through
 from client.site import SourceSettings
+from common.errors import ConfigurationError
 
 Kind = Literal["mimic3", "mimic4", "vitaldb", "folder", "mitbih"]
 Part = Literal["clinical", "waveforms"]
@@ -35,6 +36,8 @@ PARTS: Final[Mapping[Kind, tuple[Part, ...]]] = MappingProxyType(
 LEVELS_UP: Final = 3
 #: So many folders p00, p01, ... are looked into; some may be empty.
 GROUPS: Final = 10
+#: Folders inside the one that a setting names, in the archives of MIMIC-IV and VitalDB.
+INNER: Final = frozenset({"hosp", "waves", "vital_files"})
 
 _GROUP_3, _PATIENT_3 = re.compile(r"p\d\d"), re.compile(r"p\d{6}")
 _GROUP_4, _PATIENT_4 = re.compile(r"p\d{3}"), re.compile(r"p\d{8}")
@@ -90,7 +93,10 @@ class Guess:
             return _same(self.folder, data_root)
         named: Mapping[Part, str] = {"clinical": source.clinical, "waveforms": source.waveforms}
         found: Mapping[Part, str] = {"clinical": self.clinical, "waveforms": self.waveforms}
-        return all(_same(self.folder / found[part], data_root / named[part]) for part in PARTS[source.kind])
+        return not self.missing and all(
+            _same(_outer(self.folder / found[part]), _outer(data_root / named[part]))
+            for part in PARTS[source.kind]
+        )
 
     def sentence(self) -> str:
         """Say what the folder looks like."""
@@ -123,6 +129,30 @@ def guess_layout(root: Path) -> Guess:
     """
     found = guesses(root)
     return found[0] if found else Guess(None, root)
+
+
+def suggest(root: Path) -> Guess:
+    """Choose a layout for a data root where nobody has named one.
+
+    Returns
+    -------
+    The guess that the default settings fit, or the only one there is; of kind None if nothing was recognized.
+
+    Raises
+    ------
+    ConfigurationError
+        If there are several.
+    """
+    found = guesses(root)
+    for guess in found:
+        if guess.kind and guess.fits(SourceSettings(kind=guess.kind, folder=str(root)), root):
+            return guess
+    best = found[0] if found else Guess(None, root)
+    if best.others or best.places > 1:
+        raise ConfigurationError(
+            f"{root} {best.sentence()}: name one data root with --data, or one layout with --source"
+        )
+    return best
 
 
 def guesses(root: Path) -> list[Guess]:
@@ -166,10 +196,8 @@ def _tables(listing: Listing) -> Iterator[_Mark]:
     if (labs := listing.table("labevents")) is not None:
         names = columns(labs)
         fourth = bool(names & {"labevent_id", "specimen_id"}) or (not names and folder.name.lower() == "hosp")
-        if fourth and folder.name.lower() == "hosp":
-            yield _Mark("mimic4", "clinical", folder.parent, labs)
-        elif fourth:
-            yield _Mark("mimic4", "clinical", folder, labs)
+        if fourth:
+            yield _Mark("mimic4", "clinical", _outer(folder), labs)
         elif not names or {"subject_id", "itemid"} <= names:
             yield _Mark("mimic3", "clinical", folder, labs)
     if (labs := listing.table("labs", "lab_data")) is not None and {"caseid", "dt"} <= columns(labs):
@@ -185,11 +213,11 @@ def _recordings(listing: Listing) -> Iterator[_Mark]:
     elif "RECORDS-waveforms" in listing.files and _INDEX_3.match(first_line(folder / "RECORDS-waveforms")):
         yield _Mark("mimic3", "waveforms", folder, folder / "RECORDS-waveforms")
     if (group := _group(listing, _GROUP_4, _PATIENT_4)) is not None:
-        yield _Mark("mimic4", "waveforms", folder.parent if folder.name == "waves" else folder, group)
+        yield _Mark("mimic4", "waveforms", _outer(folder), group)
     elif "RECORDS" in listing.files and _INDEX_4.match(first_line(folder / "RECORDS")):
         yield _Mark("mimic4", "waveforms", folder, folder / "RECORDS")
     if any(name.lower().endswith(".vital") for name in listing.files):
-        yield _Mark("vitaldb", "waveforms", folder, folder / "*.vital")
+        yield _Mark("vitaldb", "waveforms", _outer(folder), folder / "*.vital")
     headers = {name.removesuffix(".hea") for name in listing.files if name.endswith(".hea")}
     if any(name.removesuffix(".atr") in headers for name in listing.files if name.endswith(".atr")):
         yield _Mark("mitbih", None, folder, folder / "*.atr")
@@ -259,6 +287,11 @@ def _holds(marks: Sequence[_Mark], part: Path) -> bool:
     around = [mark.folder for mark in marks if part.is_relative_to(mark.folder)]
     # Parts that do not lie side by side belong to two hospitals.
     return any(all(mark.folder.is_relative_to(folder.parent) for mark in marks) for folder in around)
+
+
+def _outer(folder: Path) -> Path:
+    """Return the folder that a setting names: readers look into these inner ones by themselves."""
+    return folder.parent if folder.name.lower() in INNER else folder
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,8 @@ from cryptography.x509.oid import NameOID
 from typer.testing import CliRunner
 
 from client.cli import app
+from client.database.forgotten import mark_finished, set_tombstone
+from client.database.session import open_database, sessions
 from client.gate.connection import coordinator
 from client.gate.doctor import enough, examine, policy
 from client.gate.folders import make_folders
@@ -248,6 +251,108 @@ def test_an_executor_that_was_not_seen_for_a_minute_is_red(site: Site) -> None:
     before = time.time() - 60
     os.utime(beat, (before, before))
     assert named(examine(site.folder))["executor"].state == "failed"
+
+
+# --- patients' data on disk ------------------------------------------------------------------------------
+
+
+def mimic4_root(root: Path) -> Path:
+    """Write as much of a MIMIC-IV folder as a short look sees."""
+    (root / "hosp").mkdir(parents=True)
+    (root / "hosp" / "labevents.csv").write_text("labevent_id,subject_id,specimen_id,itemid,charttime\n")
+    (root / "waves" / "p100" / "p10014354").mkdir(parents=True)
+    return root
+
+
+def test_a_data_root_of_another_layout_is_told_with_the_lines_to_change(site: Site, tmp_path: Path) -> None:
+    root = mimic4_root(tmp_path / "hospital")
+    edit(site, 'folder = "."', f'folder = "{root}"')
+    check = named(examine(site.folder))["layout"]
+    assert check.state == "warning"
+    assert check.text.startswith("the data root looks like mimic4 (hosp/labevents.csv, waves/p100)")
+    assert check.text.endswith("site.toml says mimic3, clinical 'clinical', waveforms 'waveforms'")
+    assert check.advice.endswith('[source] of site.toml: kind = "mimic4", clinical = ".", waveforms = "."')
+    edit(site, 'kind = "mimic3"', 'kind = "mimic4"\nclinical = "."\nwaveforms = "."')
+    check = named(examine(site.folder))["layout"]
+    assert (check.state, "synthetic files only" in check.text) == ("ok", True)
+
+
+def test_a_data_root_one_level_too_low_is_told_with_the_folder_above(site: Site, tmp_path: Path) -> None:
+    root = tmp_path / "hospital"
+    (root / "clinical").mkdir(parents=True)
+    (root / "clinical" / "LABEVENTS.csv").write_text("ROW_ID,SUBJECT_ID,ITEMID,CHARTTIME\n")
+    (root / "waveforms" / "p00" / "p000020").mkdir(parents=True)
+    edit(site, 'folder = "."', f'folder = "{root / "clinical"}"')
+    check = named(examine(site.folder))["layout"]
+    assert (check.state, check.advice.endswith(f'site.toml: folder = "{root}"')) == ("warning", True)
+    edit(site, f'folder = "{root / "clinical"}"', f'folder = "{root}"')
+    check = named(examine(site.folder))["layout"]
+    assert (check.state, "synthetic" in check.text) == ("ok", False)
+
+
+def test_annotated_records_need_another_task_too(site: Site, tmp_path: Path) -> None:
+    root = tmp_path / "mitdb"
+    root.mkdir()
+    for name in ("100.hea", "100.atr"):
+        (root / name).touch()
+    edit(site, 'folder = "."', f'folder = "{root}"')
+    advice = named(examine(site.folder))["layout"].advice
+    assert 'kind = "mitbih"' in advice
+    assert advice.endswith('in section [settings]: task = "ventricular"')
+
+
+def test_half_a_layout_is_told_with_what_is_missing(site: Site, tmp_path: Path) -> None:
+    root = tmp_path / "hospital"
+    (root / "clinical").mkdir(parents=True)
+    (root / "clinical" / "LABEVENTS.csv").write_text("ROW_ID,SUBJECT_ID,ITEMID,CHARTTIME\n")
+    edit(site, 'folder = "."', f'folder = "{root}"')
+    check = named(examine(site.folder))["layout"]
+    assert "without its waveforms" in check.text
+    assert "source.waveforms" in check.advice
+
+
+def test_an_unknown_folder_is_a_warning_and_a_missing_one_only_its_own_failure(site: Site) -> None:
+    check = named(examine(site.folder))["layout"]  # the tiny site's data root is its own folder
+    assert check.state == "warning"
+    assert "none of the layouts; site.toml says mimic3" in check.text
+    edit(site, 'folder = "."', 'folder = "nowhere"')
+    assert "layout" not in named(examine(site.folder))
+
+
+def test_files_that_others_may_read_are_told_with_the_command_that_closes_them(site: Site) -> None:
+    model = site.models / "main" / "run-3-0123456789ab" / "patient-1-fine_tuned.safetensors"
+    sheet = site.folder / "review" / "review.html"
+    for path in (model, sheet, site.models / "generic-main-0123456789ab.safetensors"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.chmod(0o600)
+    assert named(examine(site.folder))["private files"].state == "ok"
+    (site.models / "generic-main-0123456789ab.safetensors").chmod(0o644)  # nobody's in particular
+    assert named(examine(site.folder))["private files"].state == "ok"
+    for path in (model, sheet, site.beats / "beats.f32", site.folder / "site.sqlite"):
+        path.chmod(0o604)
+        check = named(examine(site.folder))["private files"]
+        assert check.state == "warning"
+        assert str(path) in check.text
+        closing = check.advice.removeprefix("run: ")
+        assert subprocess.run(closing.split(), check=False).returncode == 0
+        assert named(examine(site.folder))["private files"].state == "ok"
+        assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_patient_half_forgotten_is_told(site: Site) -> None:
+    assert "forgotten" not in named(examine(site.folder))
+    engine = open_database(site.database_url)
+    with sessions(engine)() as session:
+        set_tombstone(session, site.name, "10006", {}, [(0, 1)])
+        session.commit()
+    check = named(examine(site.folder))["forgotten"]
+    assert (check.state, check.advice) == ("warning", "run the same 'fedkalemia-site forget' again")
+    with sessions(engine)() as session:
+        mark_finished(session)
+        session.commit()
+    engine.dispose()
+    assert "forgotten" not in named(examine(site.folder))
 
 
 # --- the coordinator as seen on the wire ------------------------------------------------------------------

@@ -196,6 +196,28 @@ def test_the_settings_of_a_site_fit_or_do_not(tmp_path: Path) -> None:
     assert not guess_layout(records).fits(annotated, tmp_path)
 
 
+def test_inner_folders_of_an_archive_may_be_named_or_not(tmp_path: Path) -> None:
+    """The archives hold hosp, icu and waves, or clinical_data, lab_data and vital_files."""
+    fourth = mimic4(tmp_path / "four")
+    named = SourceSettings(
+        kind="mimic4", folder=str(fourth), clinical="clinical", waveforms="waveforms/waves"
+    )
+    assert guess_layout(fourth).fits(named, fourth)
+    vital = tmp_path / "vitaldb"
+    write(vital / "lab_data.csv", LABS_VITALDB)
+    write(vital / "vital_files" / "0001.vital")
+    found = guess_layout(vital)
+    assert (found.clinical, found.waveforms) == (".", ".")
+    for waveforms in (".", "vital_files"):
+        source = SourceSettings(kind="vitaldb", folder=str(vital), clinical=".", waveforms=waveforms)
+        assert found.fits(source, vital)
+
+
+def test_half_a_layout_fits_no_settings(tmp_path: Path) -> None:
+    write(tmp_path / "clinical" / "LABEVENTS.csv", LABS_3)
+    assert not guess_layout(tmp_path).fits(SourceSettings(kind="mimic3", folder=str(tmp_path)), tmp_path)
+
+
 def test_a_folder_that_is_missing_or_a_file_looks_like_nothing(tmp_path: Path) -> None:
     mimic3(tmp_path)
     for path in (tmp_path / "absent", write(tmp_path / "file"), tmp_path / "clinical" / "absent"):
