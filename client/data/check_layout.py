@@ -62,8 +62,8 @@ def _unclear(root: Path, guess: Guess) -> Report:
     findings.add(
         Level.ERROR,
         "unknown-layout",
-        f"the layout is not clear: {guess.sentence()}; 'fedkalemia-site check-data --template DIR' writes an example "
-        "of a layout that any hospital can export",
+        f"the layout is not clear: {guess.sentence()}; 'fedkalemia-site check-data --template DIR' writes an "
+        "example of a layout that any hospital can export",
     )
     return Report(root, guess.kind, findings)
 

@@ -14,7 +14,6 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import wfdb
 
 from common.errors import ConfigurationError
 
@@ -119,20 +118,17 @@ def write_csv_signal(path: Path, start: datetime, signal_mv: npt.NDArray[np.floa
 def write_wfdb_signal(
     folder: Path, name: str, start: datetime, signal_mv: npt.NDArray[np.float64], rate_hz: float
 ) -> None:
-    """Write a signal as a WFDB record with one segment, in steps of a microvolt."""
-    wfdb.wrsamp(
-        name,
-        fs=rate_hz,
-        units=["mV"],
-        sig_name=["II"],
-        d_signal=np.rint(signal_mv[:, None] * GAIN).astype(np.int16),
-        fmt=["16"],
-        adc_gain=[GAIN],
-        baseline=[0],
-        base_time=start.time(),
-        base_date=start.date(),
-        write_dir=str(folder),
+    """Write a signal as a WFDB record with one segment, format 16, in steps of a microvolt."""
+    stored = np.rint(signal_mv * GAIN).astype("<i2")
+    stored.tofile(folder / f"{name}.dat")
+    clock, day = start.time().isoformat("milliseconds"), f"{start:%d/%m/}{start.year:04d}"
+    # resolution, ADC zero, first value, checksum, block size
+    numbers = f"16 0 {stored[0] if len(stored) else 0} {int(stored.sum(dtype=np.int16))} 0"
+    lines = (
+        f"{name} 1 {rate_hz:g} {len(stored)} {clock} {day}",
+        f"{name}.dat 16 {GAIN:g}(0)/mV {numbers} II",
     )
+    (folder / f"{name}.hea").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def write_template(folder: Path) -> None:
