@@ -219,7 +219,10 @@ def current_reporter() -> Reporter:
 
 def reporter_for(out: TextIO) -> Reporter:
     """Return live bars for a terminal and plain lines for anything else."""
-    return TerminalReporter() if out.isatty() else PlainReporter()
+    if out.isatty():
+        return TerminalReporter(Console(file=out))
+    # Standard output is looked up anew for every line, as it may be put elsewhere meanwhile.
+    return PlainReporter(None if out is sys.stdout else out)
 
 
 @contextmanager

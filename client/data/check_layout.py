@@ -18,6 +18,8 @@ from client.data.exclusion import EXCLUSION_TEXT, Exclusion
 from client.data.labels import label_draws
 from client.data.problems import Problem
 from client.data.sources import AnnotatedSource, LabSource, open_source
+from client.data.sources.csv_tables import find_table
+from client.data.sources.folder_tables import DRAWS
 from client.data.sources.guess import Guess, guess_layout
 from client.site import Site, SourceSettings
 from common.config import make_settings
@@ -56,6 +58,8 @@ def check_data(root: Path) -> Report:
 
 def _unclear(root: Path, guess: Guess) -> Report:
     """Say what is missing; whatever has a table of draws is meant as a plain folder, and checked as one."""
+    if find_table(root, DRAWS) is not None:
+        return check_folder(root)
     if guess.kind == "folder":
         return check_folder(guess.folder)
     findings = Findings(root)
