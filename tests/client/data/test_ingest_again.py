@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -119,13 +120,15 @@ def test_a_strip_says_where_it_came_from(hospital: Any, make_site: MakeSite) -> 
     assert result.new_strips == 1
 
 
-def test_files_that_come_later_add_only_what_is_new(hospital: Any, make_site: MakeSite) -> None:
+def test_files_that_come_later_add_only_what_is_new(
+    hospital: Any, make_site: MakeSite, session_factory: Factory
+) -> None:
     patient(hospital, 20)
     patient(hospital, 40)
     hospital.draw(20, T0 + 5 * HOUR, 4.4)  # its recording comes later
     hospital.write()
     site = make_site(hospital.root, **SHORT)
-    factory = fresh(site)
+    factory = session_factory
     first = ingest(site, factory)
     assert first.strips["negative"] == {"accepted": 2, "no_waveform": 1}
     before, beats = content(factory, site)
@@ -147,20 +150,20 @@ def test_files_that_come_later_add_only_what_is_new(hospital: Any, make_site: Ma
         strips = session.scalars(select(Strip)).all()
     assert len({strip.draw_id for strip in strips}) == len(strips) == 8
     places = sorted((strip.beat_offset or 0, strip.n_beats) for strip in strips)
-    assert all(a + n == b for (a, n), (b, _) in zip(places, places[1:], strict=False))
+    assert all(a + n == b for (a, n), (b, _) in pairwise(places))
     assert content(factory, site) == (after, all_beats)
     third = ingest(site, factory)
     assert (third.new_patients, third.new_draws, third.new_strips, third.updated_strips) == (0, 0, 0, 0)
 
 
 def test_a_file_that_changed_is_noticed_and_taken_over_only_when_asked(
-    hospital: Any, make_site: MakeSite
+    hospital: Any, make_site: MakeSite, session_factory: Factory
 ) -> None:
     patient(hospital, 20)
     name = measure(hospital, 20, 4, 4.2)
     hospital.write()
     site = make_site(hospital.root, **SHORT)
-    factory = fresh(site)
+    factory = session_factory
     ingest(site, factory)
     before, beats = content(factory, site)
     (signal,) = [p for p in (hospital.waveforms / name).parent.glob("*.dat") if "02" in p.stem[-7:-5]]
@@ -185,11 +188,13 @@ def test_a_file_that_changed_is_noticed_and_taken_over_only_when_asked(
     assert (again.changed_strips, again.updated_strips) == (0, 0)
 
 
-def test_a_file_that_was_copied_again_is_no_change(hospital: Any, make_site: MakeSite) -> None:
+def test_a_file_that_was_copied_again_is_no_change(
+    hospital: Any, make_site: MakeSite, session_factory: Factory
+) -> None:
     patient(hospital, 20)
     hospital.write()
     site = make_site(hospital.root, **SHORT)
-    factory = fresh(site)
+    factory = session_factory
     ingest(site, factory)
     for path in hospital.waveforms.rglob("*_0001.*"):
         os.utime(path, (time.time(), time.time() + 1000))
@@ -198,12 +203,12 @@ def test_a_file_that_was_copied_again_is_no_change(hospital: Any, make_site: Mak
 
 
 def test_a_row_that_changed_is_noticed_and_taken_over_only_when_asked(
-    hospital: Any, make_site: MakeSite
+    hospital: Any, make_site: MakeSite, session_factory: Factory
 ) -> None:
     patient(hospital, 20, (6.1, 4.0, 4.4))
     hospital.write()
     site = make_site(hospital.root, **SHORT)
-    factory = fresh(site)
+    factory = session_factory
     ingest(site, factory)
     before = content(factory, site)
     row = list(hospital.labs[0])
