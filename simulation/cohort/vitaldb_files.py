@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from client.data.sources.vital_files import quiet, vital_package
 from simulation.cohort.device import digitize, lead_off
 from simulation.cohort.heart import heart_of
 from simulation.cohort.recording import Record, analog_of, leads_of, minute_rates, monitored, wiring_of
@@ -135,6 +134,9 @@ def write_vital(
     numerics : float64 (n, 2) of each numeric track: s from the begin of the file, and value.
     packed : one record per waveform, gaps filled, instead of blocks of a second.
     """
+    # Not at the top: readers and the package bring pandas along, which other layouts do without.
+    from client.data.sources.vital_files import quiet, vital_package
+
     with quiet():
         file = vital_package().VitalFile()
         file.dgmt, file.dtstart, file.dtend = 0, FILE_BEGIN_S, FILE_BEGIN_S + seconds
