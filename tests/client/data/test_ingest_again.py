@@ -236,7 +236,7 @@ def test_a_forgotten_patient_does_not_come_back(hospital: Any, make_site: MakeSi
     site = make_site(hospital.root, **SHORT)
     factory = fresh(site)
     with factory() as session:
-        set_tombstone(session, site.name, "20", {})
+        set_tombstone(session, site.name, "20", {}, [])
         session.commit()
     result = ingest(site, factory)
     assert result.patients == 1
