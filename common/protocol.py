@@ -158,6 +158,13 @@ _REASONS = (
     "flat_line|clipped|too_few_beats|amplitude_out_of_range|heart_rate_out_of_range|detectors_disagree|"
     "beats_unlike|atrial_fibrillation"
 )
+# Steps of inclusion, and who the patients are (Table 1): counts and moments, so that sites add up.
+_STEPS = "files|draws|labelled|accepted"
+_LABELS = "positive|negative|gap"
+_BEATS = "accepted|edge|step|amplitude|unlike"
+_SEXES = "female|male|unknown"
+_ORIGINS = "white|african-american|hispanic|asian|american-indian|other|unknown"
+_PERSON = f"age|height|weight|heart-rate|potassium-({_LABELS})"
 # The answers to train.round and evaluate.round: sums over beats and over patients.
 _ROUND_REPLY: dict[str, Kind] = {
     r"train-(patients|strips|beats)": _count(),
@@ -171,6 +178,16 @@ _ROUND_REPLY: dict[str, Kind] = {
 _PERSONALIZE_REPLY: dict[str, Kind] = {
     rf"cohort\.({_GROUPS})\.(patients|strips|positive|negative|gap)": _count(),
     rf"flow\.(labelled|accepted|{_REASONS})": _count(),
+    rf"flow\.patients\.({_STEPS})": _count(),
+    rf"flow\.by-label\.(labelled|accepted)\.({_LABELS})": _count(),
+    r"flow\.suspected-kept": _count(),
+    rf"flow\.beats\.({_BEATS})": _count(1e12),
+    r"table-one\.(generic|personal)\.patients": _count(),
+    rf"table-one\.(generic|personal)\.label\.({_LABELS})": _count(),
+    rf"table-one\.(generic|personal)\.sex\.({_SEXES})": _count(),
+    rf"table-one\.(generic|personal)\.ethnicity\.({_ORIGINS})": _count(),
+    rf"table-one\.(generic|personal)\.({_PERSON})\.({_MOMENTS})": _FINITE,
+    rf"table-one\.(generic|personal)\.({_PERSON})\.missing": _count(),
     rf"outcome\.({_OUTCOMES})": _count(),
     r"generic\.(beat|strip)\.(tp|fp|tn|fn)": _count(1e12),
     r"generic\.histogram\.(positive|negative)": Kind(int, 0, 1e12, length=MAX_LIST),

@@ -84,6 +84,7 @@ class Person:
     patient_id : of the database.
     role : generic or personal.
     sex, ethnicity, age, height_cm, weight_kg : as in the database.
+    strips : label -> number of its strips in the cohort; labels without are absent.
     potassium : label -> mean of the values of its strips of that label, mEq/L.
     heart_rate_bpm : mean of its strips, per minute.
     """
@@ -95,6 +96,7 @@ class Person:
     age: float | None
     height_cm: float | None
     weight_kg: float | None
+    strips: Mapping[str, int] = field(default_factory=dict)
     potassium: Mapping[str, float] = field(default_factory=dict)
     heart_rate_bpm: float | None = None
 
@@ -162,6 +164,7 @@ def people(session: Session, cohort_run_id: int) -> list[Person]:
     """Return the patients of a frozen cohort with the means of their strips, by patient."""
     roles = {member.patient_id: member.role for member in members(session, cohort_run_id)}
     inside = frozen(session, cohort_run_id)
+    counts: dict[int, Counter[str]] = {}
     values: dict[tuple[int, str], list[float]] = {}
     rates: dict[int, list[float]] = {}
     strips = select(
@@ -170,6 +173,7 @@ def people(session: Session, cohort_run_id: int) -> list[Person]:
     for strip, run, patient, label, value, rate in session.execute(strips.order_by(Strip.id)):
         if patient not in roles or not inside.holds(strip, run):
             continue
+        counts.setdefault(patient, Counter())[label] += 1
         if value is not None:
             values.setdefault((patient, label), []).append(value)
         if rate is not None:
@@ -180,6 +184,7 @@ def people(session: Session, cohort_run_id: int) -> list[Person]:
     return [
         Person(
             row.id, roles[row.id], row.sex, row.ethnicity, row.age, row.height_cm, row.weight_kg,
+            dict(counts.get(row.id, {})),
             {str(label): fmean(own) for label in Label if (own := values.get((row.id, label)))},
             fmean(rates[row.id]) if row.id in rates else None,
         )

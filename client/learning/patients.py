@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import numpy as np
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from client.data.beatstore import BeatStore
-from client.database.queries import GROUPS, TRAINED, Member, members, patients_of_model
+from client.database.queries import TRAINED, Member, members, patients_of_model
 from client.database.runs import SessionFactory, code_version, finish_run, latest_run, start_run
-from client.database.tables import Draw, Model, Patient, PersonalizationRun, Run, Strip, StripPrediction
+from client.database.tables import Model, Patient, PersonalizationRun, Run, StripPrediction
 from client.learning.access import check_preprocessing, cohort_run, generic_strips, opened, run_settings
+from client.learning.answer import answer
 from client.learning.dataset import BeatSource, StripRef, by_patient, cohort_strips, read_strip
 from client.learning.evaluation import StripScore, embed, histogram, score_strips
 from client.learning.models import build_network, keep_generic, personal_path, save_personal
 from client.learning.personalization import PersonalResult, personalize
 from client.learning.personalizers import Scaling
 from client.learning.planning import Outcome, Plan, plan_patient
-from client.learning.release import Release, uncounted
-from client.learning.results import add_result, outcome_row, prediction_row, prediction_rows, primary_result
+from client.learning.results import add_result, outcome_row, prediction_row, prediction_rows
 from client.site import Site
 from common.logs import stage
 from common.model import ResNet1d
@@ -72,7 +71,7 @@ def personalize_site(site: Site, weights: Weights, plan: RunPlan) -> Metrics:
             unseen = _test_generic(factory, network, store, run, cohort, known)
             _personalize_patients(factory, site, plan, network, store, run, cohort, known)
             with factory() as session:
-                release = _release(session, site, run, cohort, unseen)
+                release = answer(session, site, run, cohort, unseen)
             # The whole histogram stays here; what was sent of it may be nothing.
             run.details = histogram(unseen).as_flat("generic.histogram") | {"sent": release.flat()}
     return release.flat() | {"seconds": time.monotonic() - began}
@@ -278,63 +277,3 @@ def _keep_patient(
             session.add_all(prediction_rows(run.id, row.id, result.rounds))
         session.add_all(models)
         session.commit()
-
-
-def _release(session: Session, site: Site, run: Run, cohort: Run, unseen: list[StripScore]) -> Release:
-    release = Release(site.settings.policy.min_cell)
-    everybody = members(session, cohort.id)
-    query = select(PersonalizationRun).where(PersonalizationRun.run_id == run.id)
-    outcomes = {row.patient_id: row.outcome for row in session.scalars(query)}
-    groups = {
-        "primary": {patient for patient, outcome in outcomes.items() if outcome == Outcome.PERSONAL},
-        "unseen": {score.patient_id for score in unseen},
-        "personal": {m.patient_id for m in everybody if _group(m) == "personal"},
-        "test": {m.patient_id for m in everybody if _group(m) == "test"},
-    }
-    silent = uncounted(groups, release.min_cell)
-    _release_cohort(release, everybody, silent)
-    _release_flow(release, session)
-    _release_outcomes(release, Counter(outcomes.values()))
-    release.generic(unseen, counted="unseen" not in silent)
-    release.personal(primary_result(session, run.id))
-    return release
-
-
-def _group(member: Member) -> str | None:
-    return member.split if member.role == "generic" else "personal"
-
-
-def _release_cohort(release: Release, everybody: list[Member], silent: set[str]) -> None:
-    groups = {group: [m for m in everybody if _group(m) == group] for group in GROUPS}
-    release.cells(
-        "cohort",
-        {f"{name}.patients": (len(own), len(own)) for name, own in groups.items()},
-        {f"{name}.patients" for name in silent},
-    )
-    for label in Label:
-        counts = {name: [getattr(m, f"n_{label}") for m in own] for name, own in groups.items()}
-        release.cells(
-            "cohort",
-            {f"{name}.{label}": (sum(own), sum(n > 0 for n in own)) for name, own in counts.items()},
-        )
-
-
-def _release_outcomes(release: Release, outcomes: Counter[str]) -> None:
-    """Count patients by outcome.
-
-    The sums of the primary result tell its number of patients; then only the others are one table.
-    """
-    counts = {outcome.value: outcomes[outcome.value] for outcome in Outcome}
-    primary = counts[Outcome.PERSONAL]
-    if primary >= release.min_cell:
-        release.count("outcome.personal", counts.pop(Outcome.PERSONAL), primary)
-    release.table("outcome", counts)
-
-
-def _release_flow(release: Release, session: Session) -> None:
-    """Count draws, and apart from them strips, by what became of them: a reason, or labelled and accepted."""
-    for table, kept in ((Draw, "labelled"), (Strip, "accepted")):
-        patients = func.count(table.patient_id.distinct())
-        query = select(table.exclusion, func.count(), patients).group_by(table.exclusion)
-        rows = session.execute(query).all()
-        release.cells("flow", {str(reason or kept): (n, own) for reason, n, own in rows})
