@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import time
@@ -10,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from client.data.sources import glance
-from client.data.sources.guess import Guess, guess_layout, guesses
+from client.data.sources.guess import Guess, guess_layout, guesses, suggest
 from client.site import SourceSettings
+from common.errors import ConfigurationError
 
 LABS_3 = "ROW_ID,SUBJECT_ID,HADM_ID,ITEMID,CHARTTIME,VALUE,VALUENUM,VALUEUOM,FLAG\n"
 LABS_4 = "labevent_id,subject_id,hadm_id,specimen_id,itemid,charttime,value,valuenum,valueuom,comments\n"
@@ -218,6 +220,28 @@ def test_half_a_layout_fits_no_settings(tmp_path: Path) -> None:
     assert not guess_layout(tmp_path).fits(SourceSettings(kind="mimic3", folder=str(tmp_path)), tmp_path)
 
 
+def test_the_layout_in_its_usual_place_is_suggested_whatever_else_lies_below(tmp_path: Path) -> None:
+    mimic3(tmp_path)
+    mimic3(tmp_path / "copy of last year")
+    mitbih(tmp_path / "mitdb")
+    assert guess_layout(tmp_path).places == 2
+    found = suggest(tmp_path)
+    assert (found.kind, found.clinical, found.waveforms) == ("mimic3", "clinical", "waveforms")
+
+
+def test_nothing_is_suggested_where_a_person_must_choose(tmp_path: Path) -> None:
+    mimic3(tmp_path / "north")
+    mimic3(tmp_path / "south")
+    with pytest.raises(ConfigurationError, match=r"in 2 places: name one data root with --data"):
+        suggest(tmp_path)
+    mimic4(tmp_path / "south")
+    with pytest.raises(ConfigurationError, match=r"looks like mimic3: name .* one layout with --source"):
+        suggest(tmp_path)
+    assert suggest(tmp_path / "north").certain
+    (tmp_path / "empty").mkdir()
+    assert suggest(tmp_path / "empty").kind is None
+
+
 def test_a_folder_that_is_missing_or_a_file_looks_like_nothing(tmp_path: Path) -> None:
     mimic3(tmp_path)
     for path in (tmp_path / "absent", write(tmp_path / "file"), tmp_path / "clinical" / "absent"):
@@ -236,14 +260,17 @@ def test_damaged_tables_and_pipes_are_no_error(tmp_path: Path) -> None:
     assert guess_layout(root).kind == "mimic3"  # by the name of its table alone
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read every folder")
-def test_a_folder_that_may_not_be_read_is_no_error(tmp_path: Path) -> None:
+def test_a_folder_that_may_not_be_read_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mimic3(tmp_path)
-    (tmp_path / "clinical").chmod(0)
-    try:
-        assert guess_layout(tmp_path).missing == ("clinical",)
-    finally:
-        (tmp_path / "clinical").chmod(0o700)
+    real = os.scandir
+
+    def refused(path: Path) -> object:
+        if path.name == "clinical":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(glance.os, "scandir", refused)
+    assert guess_layout(tmp_path).missing == ("clinical",)
 
 
 def test_a_very_large_folder_takes_no_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
