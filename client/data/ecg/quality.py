@@ -45,7 +45,8 @@ class StripQuality:
     Attributes
     ----------
     heart_rate_bpm : from the median RR interval.
-    agreement : beats found by both detectors over beats found by either, in an excerpt.
+    agreement : beats found by both detectors over beats found by either, in an excerpt (in the median of
+        three where they disagree in the first).
     median_correlation : median over the beats of the correlation with the median beat.
     accepted_share : share of the beats that pass every rule for beats.
     sample_entropy : coefficient of sample entropy, median over two-minute windows.
@@ -156,14 +157,20 @@ def raw_quality(signal: FloatArray, rate_hz: float, max_flat_s: float) -> RawQua
     )
 
 
-def detector_agreement(spans: Sequence[Span], peaks: Sequence[IntArray], excerpt_s: float) -> float:
-    """Compare the peaks with a second detector's in an excerpt from the middle of the longest span.
+def detector_agreement(
+    spans: Sequence[Span], peaks: Sequence[IntArray], excerpt_s: float, enough: float = 0.0
+) -> float:
+    """Compare the peaks with a second detector's in an excerpt of the longest span.
+
+    The excerpt is the middle of the span. Where the detectors agree less than ``enough`` there, it may be
+    a passing noise: the middles of the halves before and after are asked too, and the median is the answer.
 
     Parameters
     ----------
     spans : filtered spans of the strip.
     peaks : for each span, the sample numbers of its R peaks.
-    excerpt_s : length of the excerpt, seconds.
+    excerpt_s : length of an excerpt, seconds.
+    enough : agreement with which one excerpt is enough.
 
     Returns
     -------
@@ -172,15 +179,27 @@ def detector_agreement(spans: Sequence[Span], peaks: Sequence[IntArray], excerpt
     if not spans:
         return math.nan
     longest = max(range(len(spans)), key=lambda i: len(spans[i].samples))
-    samples = spans[longest].samples
+    samples, found = spans[longest].samples, peaks[longest]
     length = min(len(samples), round(excerpt_s * RATE_HZ))
-    start = (len(samples) - length) // 2
+    rest = len(samples) - length
+    first = _agreement_in(samples, found, rest // 2, length)
+    # Three excerpts that are the same stretch are one.
+    if not first < enough or rest < 2 * length:
+        return first
+    return float(
+        np.nanmedian(
+            [first, *(_agreement_in(samples, found, at, length) for at in (rest // 4, 3 * rest // 4))]
+        )
+    )
+
+
+def _agreement_in(samples: FloatArray, found: IntArray, start: int, length: int) -> float:
     stop = start + length
     # A beat at the very edge may be seen by one and not by the other.
     first, last = start + round(LEARNING_S * RATE_HZ), stop - R_INDEX
     seen = [
-        found[(found >= first) & (found < last)]
-        for found in (peaks[longest], start + second_opinion(samples[start:stop]))
+        peaks[(peaks >= first) & (peaks < last)]
+        for peaks in (found, start + second_opinion(samples[start:stop]))
     ]
     return agreement(seen[0], seen[1], AGREEMENT_TOLERANCE_S * RATE_HZ)
 
@@ -213,7 +232,7 @@ def assess(
     width = qrs_width_ms(median_beat, R_INDEX) if len(beats) else math.nan
     return StripQuality(
         heart_rate_bpm=60.0 / typical_rr(rr_s),
-        agreement=detector_agreement(spans, peaks, settings.agreement_s),
+        agreement=detector_agreement(spans, peaks, settings.agreement_s, settings.min_agreement),
         median_correlation=_median(correlation),
         accepted_share=_mean(accepted),
         sample_entropy=median_sample_entropy(rr_s, times_s),

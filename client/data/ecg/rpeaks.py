@@ -1,9 +1,9 @@
 """R peaks: found, moved to the peak, aligned with one another, and compared.
 
-The detector is sleepecg's, a Pan and Tompkins detector in C; their rule against T waves is added. It
-says where a QRS complex is, give or take a few samples. Two steps make that an R peak that averages
-well: the nearest extremum of the filtered signal, then a shift of at most three samples that fits the
-median complex best. Ectopic beats fit no median complex; they stay where they were found.
+The detector is sleepecg's, a Pan and Tompkins detector in C; their rule against T waves is added, and rules
+for tall T and P waves. It says where a QRS complex is, give or take a few samples. Two steps make that an
+R peak that averages well: the nearest extremum of the filtered signal, then a shift of at most three samples
+that fits the median complex best. Ectopic beats fit no median complex; they stay where they were found.
 """
 
 from __future__ import annotations
@@ -24,8 +24,19 @@ MIN_SAMPLES: Final = 2 * RATE_HZ
 # A T wave comes within this time of its QRS complex, and is less steep by this factor.
 T_WAVE_S: Final = 0.360
 T_WAVE_STEEPNESS: Final = 0.5
+# A slow heart's T wave comes later; there only the second detector needs the rule.
+LATE_T_WAVE_S: Final = 0.500
+# T waves as steep as that follow every beat or none: at least this share of the beats. A T wave is less
+# sharp (steepness over height) than its QRS complex by this factor, an ectopic beat seldom comes so early.
+SYSTEMATIC: Final = 0.5
+T_WAVE_SHARPNESS: Final = 0.8
+# A P wave comes this long before its QRS complex at most, and is less steep by this factor.
+P_WAVE_S: Final = 0.240
+P_WAVE_STEEPNESS: Final = 1 / 3
 # Reach of the search for an extremum: 64 ms.
 SNAP_SAMPLES: Final = 8
+# Two places as near as that are one complex: 40 ms.
+SAME_SAMPLES: Final = 5
 # Reach of the alignment, and half the length of the complex that is compared (24 and 128 ms).
 SHIFT_SAMPLES: Final = 3
 COMPLEX_SAMPLES: Final = 16
@@ -79,7 +90,7 @@ def find_complexes(signal: FloatArray) -> IntArray:
 
 
 def find_beats(signal: FloatArray) -> IntArray:
-    """Find QRS complexes whichever way the lead was put on, and drop T waves among them.
+    """Find QRS complexes whichever way the lead was put on, without the P and T waves among them.
 
     The detector takes complexes to point up. Where the larger deflections of a signal point down, it is
     asked once more with the signal upside down; the answer that catches more steep complexes is kept,
@@ -93,10 +104,10 @@ def find_beats(signal: FloatArray) -> IntArray:
     -------
     (n_complexes,) ascending sample numbers.
     """
-    upright = without_t_waves(signal, find_complexes(signal))
+    upright = _heartbeats(signal, find_complexes(signal))
     if not _points_down(signal):
         return upright
-    inverted = without_t_waves(signal, find_complexes(-np.asarray(signal)))
+    inverted = _heartbeats(signal, find_complexes(-np.asarray(signal)))
     steepness = [_steepness(signal, found) for found in (upright, inverted)]
     typical = np.median(np.concatenate(steepness)) if len(upright) + len(inverted) else 0.0
     # One motion spike is steeper than many complexes; it must not buy the answer.
@@ -120,7 +131,10 @@ def direction(signal: FloatArray, peaks: IntArray) -> int:
 
 
 def without_t_waves(
-    signal: FloatArray, complexes: IntArray, steepness_ratio: float = T_WAVE_STEEPNESS
+    signal: FloatArray,
+    complexes: IntArray,
+    steepness_ratio: float = T_WAVE_STEEPNESS,
+    within_s: float = T_WAVE_S,
 ) -> IntArray:
     """Drop what follows a QRS complex within 360 ms and is less than half as steep: its T wave.
 
@@ -132,14 +146,67 @@ def without_t_waves(
     signal : (n_samples,) at 125 Hz, finite.
     complexes : (n,) ascending sample numbers.
     steepness_ratio : a T wave is less steep than its QRS complex by this factor.
+    within_s : a T wave comes within this time, seconds.
     """
     complexes = np.asarray(complexes, dtype=np.int64)
     if len(complexes) < 2:
         return complexes
     steepness = _steepness(signal, complexes)
-    early = np.diff(complexes) < T_WAVE_S * RATE_HZ
+    early = np.diff(complexes) < within_s * RATE_HZ
     t_wave = early & (steepness[1:] < steepness_ratio * steepness[:-1])
     kept: IntArray = complexes[np.concatenate([[True], ~t_wave])]
+    return kept
+
+
+def without_tall_t_waves(signal: FloatArray, complexes: IntArray) -> IntArray:
+    """Drop T waves of severe hyperkalemia: more than half as steep as their QRS complexes, sometimes taller.
+
+    What one steep T wave is cannot be told from an early ectopic beat, but they come in rows: where half
+    of the beats or more are followed within 360 ms by a complex that is less steep, and less sharp for its
+    height, all of these are T waves. In a fast rhythm every beat is as sharp as the last.
+
+    Parameters
+    ----------
+    signal : (n_samples,) at 125 Hz, finite.
+    complexes : (n,) ascending sample numbers.
+    """
+    complexes = np.asarray(complexes, dtype=np.int64)
+    if len(complexes) < 2:
+        return complexes
+    steepness = _steepness(signal, complexes)
+    height = np.ptp(_windows(signal, complexes, SNAP_SAMPLES), axis=1)
+    sharpness = np.divide(steepness, height, out=np.zeros_like(steepness), where=height > 0)
+    early = np.diff(complexes) < T_WAVE_S * RATE_HZ
+    follows = early & (steepness[1:] < steepness[:-1]) & (sharpness[1:] < T_WAVE_SHARPNESS * sharpness[:-1])
+    n_follow = int(np.count_nonzero(follows))
+    if n_follow < SYSTEMATIC * (len(complexes) - n_follow):
+        return complexes
+    kept: IntArray = complexes[np.concatenate([[True], ~follows])]
+    return kept
+
+
+def past_p_waves(signal: FloatArray, complexes: IntArray) -> IntArray:
+    """Move what is a P wave to its QRS complex: the steepest place within 240 ms, if three times as steep.
+
+    Parameters
+    ----------
+    signal : (n_samples,) at 125 Hz, finite.
+    complexes : (n,) ascending sample numbers.
+
+    Returns
+    -------
+    (at most n,) ascending sample numbers; what lands within 40 ms of another complex is that complex.
+    """
+    complexes = np.asarray(complexes, dtype=np.int64)
+    if not len(complexes):
+        return complexes
+    reach = round(P_WAVE_S * RATE_HZ)
+    slope = np.abs(np.gradient(signal))
+    after = _windows(slope, complexes, reach)[:, reach + SNAP_SAMPLES + 1 :]
+    p_wave = _steepness(signal, complexes) < P_WAVE_STEEPNESS * after.max(axis=1)
+    moved = complexes + np.where(p_wave, np.argmax(after, axis=1) + SNAP_SAMPLES + 1, 0)
+    moved = np.unique(np.clip(moved, 0, len(signal) - 1))
+    kept: IntArray = moved[np.concatenate([[True], np.diff(moved) > SAME_SAMPLES])]
     return kept
 
 
@@ -193,7 +260,9 @@ def second_opinion(signal: FloatArray) -> IntArray:
     some eighty times slower, so it is asked about a minute, not about a strip. It counts tall T waves
     as beats of their own, and tall T waves are what potassium makes: left in, the comparison would
     throw away the strips this project looks for. Whatever follows a complex within 360 ms and is less
-    steep than it is therefore dropped; a T wave can be as high as its R wave, never as steep.
+    steep than it is therefore dropped (a T wave can be as high as its R wave, never as steep), and within
+    500 ms, for slow hearts, what is less than half as steep. A tall P wave it can take for the QRS complex,
+    and then does not see the complex itself: such a beat is moved.
 
     Parameters
     ----------
@@ -215,7 +284,9 @@ def second_opinion(signal: FloatArray) -> IntArray:
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         found = xqrs_detect(values, RATE_HZ, verbose=False)
-    return without_t_waves(values, np.asarray(found, dtype=np.int64), steepness_ratio=1.0)
+    found = past_p_waves(values, np.asarray(found, dtype=np.int64))
+    beats = without_t_waves(values, found, steepness_ratio=1.0)
+    return without_t_waves(values, beats, within_s=LATE_T_WAVE_S)
 
 
 def match(found: npt.ArrayLike, reference: npt.ArrayLike, tolerance: float) -> tuple[int, int, int]:
@@ -249,6 +320,11 @@ def agreement(a: npt.ArrayLike, b: npt.ArrayLike, tolerance: float) -> float:
     both, n_a, n_b = match(a, b, tolerance)
     either = n_a + n_b - both
     return both / either if either else float("nan")
+
+
+def _heartbeats(signal: FloatArray, complexes: IntArray) -> IntArray:
+    """Move P waves to their complexes and drop T waves, the plain and the tall ones."""
+    return without_tall_t_waves(signal, without_t_waves(signal, past_p_waves(signal, complexes)))
 
 
 def _points_down(signal: FloatArray) -> bool:
