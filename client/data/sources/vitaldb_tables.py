@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -214,25 +215,35 @@ class CaseTables:
     def _potassium(self, path: Path, ahead: timedelta) -> dict[str, list[Measurement]]:
         found: dict[str, list[Measurement]] = {}
         contaminated_at: dict[str, set[datetime]] = {}
+        repeats = Counter[str]()
         columns = ("caseid", "dt", "name", "result")
-        for line, (number, dt, name, result, unit) in rows(path, columns, ("unit",)):
+        names = (POTASSIUM, SODIUM, GLUCOSE)
+        # Wherever the name stands in a row; names of other items have these letters too, which is no harm.
+        letters = [form for name in names for form in (name, name.upper(), name.title())]
+        for line, (number, dt, printed, result, unit) in rows(path, columns, ("unit",), sorted(set(letters))):
+            name = printed.lower()
+            if name not in names:
+                continue
             value = parse_number(result)
-            if name.lower() != POTASSIUM and not _no_blood(name, value):
+            if name != POTASSIUM and not _no_blood(name, value):
                 continue
             seconds = _seconds(dt, "dt", path, line)
             case = self._cases.get(_whole(number, "caseid", path, line))
             if seconds is None or case is None:
-                if name.lower() == POTASSIUM:
+                if name == POTASSIUM:
                     self.draws_without_time += seconds is None
                     self.draws_without_case += seconds is not None
                 continue
             time = case.start + timedelta(seconds=seconds) - ahead
-            if name.lower() != POTASSIUM:
+            if name != POTASSIUM:
                 contaminated_at.setdefault(case.subject, set()).add(time)
                 continue
+            # By case and time, so that a table that is exported again in another order has the same rows.
+            row = f"case {case.number} at {dt}"
+            repeats[row] += 1
             found.setdefault(case.subject, []).append(
                 Measurement(
-                    source_row=f"line {line}",
+                    source_row=row if repeats[row] == 1 else f"{row} ({repeats[row]})",
                     specimen_time=time,
                     text=intern(result),
                     number=value,
@@ -255,8 +266,7 @@ class CaseTables:
 
 def _no_blood(name: str, value: float | None) -> bool:
     """Return whether a result is one that shows a contaminated specimen; see ``client.data.hemolysis``."""
-    panel = {SODIUM: "sodium", GLUCOSE: "glucose"}.get(name.lower())
-    return panel is not None and contaminated(**{panel: value})
+    return contaminated(sodium=value if name == SODIUM else None, glucose=value if name == GLUCOSE else None)
 
 
 def age_of(text: str) -> float | None:

@@ -363,3 +363,19 @@ def test_a_folder_without_tables_or_recordings_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError) as caught:
         VitaldbSource(tmp_path / "nowhere", hospital.waveforms)
     assert caught.value.problem == Problem.MISSING_FOLDER
+
+
+def test_the_order_and_the_case_of_columns_and_names_do_not_matter(hospital: Hospital) -> None:
+    hospital.open()
+    lines = ["NAME,RESULT,DT,CASEID", '"K",4.4,900,12', "k,5.9,5400,12", "NA,139,900,12"]
+    (hospital.folder / "lab_data.csv").write_text("".join(f"{line}\n" for line in lines))
+    source = VitaldbSource(hospital.folder, hospital.waveforms)
+    assert [m.number for m in draws(source)] == [4.4, 5.9]
+
+
+def test_a_row_is_known_by_its_case_and_time_wherever_it_stands(hospital: Hospital) -> None:
+    hospital.labs = ["12,900,k,4.4", "12,900,k,4.4", "12,5400,k,5.9"]
+    first = {m.source_row for m in draws(hospital.open())}
+    hospital.labs = ["12,5400,k,5.9", "12,1,alb,4", "12,900,k,4.4", "12,900,k,4.4"]
+    assert {m.source_row for m in draws(hospital.open())} == first
+    assert len(first) == 3
