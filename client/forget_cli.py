@@ -28,6 +28,7 @@ NAMES = {
     "strip_predictions": "predictions",
     "cohort_members": "memberships of frozen cohorts",
     "reports": "entries of written pages",
+    "patients": "entry of the patient",
 }
 #: What may be left below the database, by engine.
 FREED = {
@@ -76,7 +77,7 @@ def forget(
     finally:
         engine.dispose()
     say(f"{site.name}: " + "\n".join(_told(done, engine.dialect.name)))
-    say(f"next: fedkalemia-site cohort {folder}, then personalize and report: the pages are gone")
+    say(f"next: fedkalemia-site cohort {folder}, then personalize and report again")
 
 
 def _line(prompt: str) -> str:

@@ -47,7 +47,7 @@ def test_it_says_what_was_removed_what_cannot_be_withdrawn_and_what_was_not_touc
     assert not stored(site, KEY)
     text = done.output
     assert "the patient is forgotten" in text
-    for n, name in ((4, "draws"), (4, "strips"), (20, "beats"), (1, "patients")):
+    for n, name in ((4, "draws"), (4, "strips"), (20, "beats"), (1, "entry of the patient")):
         assert re.search(rf"^ +{n}  {name}", text, re.MULTILINE), name
     order = [text.index(part) for part in ("removed\n", "cannot be withdrawn\n", "not touched\n")]
     assert order == sorted(order)
