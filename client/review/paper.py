@@ -6,7 +6,6 @@ squares however large it is shown. A page defines the paper once (`paper`), draw
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -23,10 +22,11 @@ Floats = npt.NDArray[np.floating]
 #: Tenths of a millimetre per second and per millivolt at the full gain of 10 mm/mV.
 PER_S: Final = 250
 PER_MV: Final = 100
-#: Gains (mm/mV) that are tried until a trace fits, and the room it has on paper, thick lines of 5 mm.
+#: Gains (mm/mV) that are tried until a trace fits, the heights its paper can have, and the
+#: distance of thick lines.
 GAINS: Final = (10.0, 5.0, 2.5)
 LINE: Final = 50
-LEAST, MOST = 3, 5
+HEIGHTS: Final = (150, 200, 250)
 #: Left of a trace: number and time, and the calibration pulse of 1 mV and 0.2 s. Above it: the marks.
 MARGIN: Final = 200
 LANE: Final = 56
@@ -41,7 +41,7 @@ def paper() -> Markup:
         f'<g id="{paper_name(width, height)}"><path class="fine" d="{_lines(width, height, fine=True)}"/>'
         f'<path class="coarse" d="{_lines(width, height, fine=False)}"/></g>'
         for width in (WIDTH, BEAT_WIDTH)
-        for height in range(LEAST * LINE, MOST * LINE + 1, LINE)
+        for height in HEIGHTS
     ]
     return Markup(
         f'<svg class="paper" width="0" height="0" aria-hidden="true"><defs>{"".join(sheets)}'
@@ -94,11 +94,11 @@ def scale_for(parts: Sequence[Floats]) -> Scale:
     parts : traces, mV; NaN is passed over.
     """
     known = [values for part in parts if len(values := part[np.isfinite(part)])]
-    most = MOST * LINE
+    most = HEIGHTS[-1]
     usual = max((float(np.ptp(np.quantile(values, [0.005, 0.995]))) for values in known), default=0.0)
     gain = next((gain for gain in GAINS if usual * PER_MV * gain / GAINS[0] <= most), GAINS[-1])
     whole = max((float(np.ptp(values)) for values in known), default=0.0) * PER_MV * gain / GAINS[0]
-    return Scale(gain, int(np.clip(math.ceil((whole + LINE / 2) / LINE), LEAST, MOST)) * LINE)
+    return Scale(gain, next((height for height in HEIGHTS if whole <= height), most))
 
 
 def paper_name(width: int, height: int) -> str:
