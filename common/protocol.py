@@ -151,13 +151,17 @@ _MOMENTS = "n|total|total-sq"
 # Every group, outcome and reason by name: a key must not be able to spell anything else.
 _GROUPS = "train|validation|test|personal"
 _OUTCOMES = "personal|not_interleaved|too_few_strips|one_label|trained_generic"
-_REASONS = (
-    "implausible_value|no_numeric_value|wrong_unit|hemolyzed|hemolysis_suspected|not_in_stay|whole_blood_twin|"
-    "conflicting_draws|merged_into|"
-    "low_potassium|no_waveform|no_clinical_overlap|unreadable_segment|lead_ii_absent|too_little_signal|"
-    "flat_line|clipped|too_few_beats|amplitude_out_of_range|heart_rate_out_of_range|detectors_disagree|"
-    "beats_unlike|atrial_fibrillation"
-)
+#: Why a draw has no label, and why a strip was not accepted, in the order of the journey.
+DRAW_REASONS = (
+    "implausible_value", "no_numeric_value", "wrong_unit", "hemolyzed", "hemolysis_suspected", "not_in_stay",
+    "whole_blood_twin", "conflicting_draws", "merged_into", "low_potassium",
+)  # fmt: skip
+STRIP_REASONS = (
+    "no_waveform", "no_clinical_overlap", "unreadable_segment", "lead_ii_absent", "too_little_signal",
+    "flat_line", "clipped", "too_few_beats", "amplitude_out_of_range", "heart_rate_out_of_range",
+    "detectors_disagree", "beats_unlike", "atrial_fibrillation",
+)  # fmt: skip
+_REASONS = "|".join((*DRAW_REASONS, *STRIP_REASONS))
 # Steps of inclusion, and who the patients are (Table 1): counts and moments, so that sites add up.
 _STEPS = "files|draws|labelled|accepted"
 _LABELS = "positive|negative|gap"

@@ -20,6 +20,7 @@ from common.page.numbers import (
 )
 from common.page.verdict import WEAK_AUC, verdict, weak_model
 from server import figures
+from server import summary_cohort as cohort
 from server import summary_tables as tables
 from server.sums import Pooled, Told, counted, generic, last_round, load, pooled
 
@@ -62,10 +63,12 @@ def page_content(told: Sequence[Told]) -> dict[str, Any]:
     """Return everything the template shows."""
     task = told[0].settings.words
     words = headline(task.name)
+    answers = cohort.Answers.of(told)
+    flow = cohort.flow_figure(answers, task, 1)
     drawn: list[Figure] = []
     for one in told:
-        drawn += _losses(one, len(drawn), several=len(told) > 1)
-    rounds = _rounds(told, words, len(drawn))
+        drawn += _losses(one, len(drawn) + bool(flow), several=len(told) > 1)
+    rounds = _rounds(told, words, len(drawn) + bool(flow))
     return {
         "task": task,
         "asked": (
@@ -76,9 +79,13 @@ def page_content(told: Sequence[Told]) -> dict[str, Any]:
         "answer": answer(told, words),
         "keys": keys(told, words),
         "notes": notes(told, words),
-        "figures": {"losses": drawn, "rounds": rounds},
+        "figures": {"flow": flow, "losses": drawn, "rounds": rounds},
+        "rules": cohort.rules_sentence(told),
         "tables": {
             "sites": tables.sites_table(told, words),
+            "inclusion": cohort.inclusion_table(answers, task),
+            "beats": cohort.beats_table(answers),
+            "one": cohort.table_one(answers, task, [one.name for one in told]),
             "selected": tables.selected_table(told),
             "generic": tables.generic_table(told),
             "methods": tables.methods_table(told, words),

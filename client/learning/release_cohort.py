@@ -21,6 +21,7 @@ from client.database.queries import accepted, members
 from client.database.tables import Draw, Run, Strip
 from client.learning.differencing import Group, Item, Sizes
 from client.learning.release import Release, shown_cells
+from common.metrics import Moments
 from common.task import Label
 
 ROLES = ("generic", "personal")
@@ -88,13 +89,16 @@ def _told(release: Release, key: str, group: Group, sizes: Sizes) -> None:
 def _figure(release: Release, prefix: str, values: Mapping[int, float | None], sizes: Sizes) -> None:
     """Send the moments of the known values, and of how many patients there is none."""
     known = {patient for patient, value in values.items() if value is not None}
-    if not known or not sizes.tell(known):
-        release.withheld += 1 if values else 0
+    if not sizes.tell(known):
+        release.withheld += 1
         return
-    before = len(release.numbers)
-    release.moments(prefix, [math.nan if value is None else value for value in values.values()])
-    if len(release.numbers) > before:
-        release.numbers[f"{prefix}.missing"] = len(values) - len(known)
+    told = release.numbers
+    if known:
+        release.moments(prefix, [math.nan if value is None else value for value in values.values()])
+    else:
+        told.update(Moments().as_flat(prefix))
+    if f"{prefix}.n" in told:
+        told[f"{prefix}.missing"] = len(values) - len(known)
 
 
 def release_steps(release: Release, session: Session, sizes: Sizes) -> None:

@@ -122,3 +122,33 @@ def headline(task: str) -> FigureWords:
     Ventricular beats are judged by beat F1: their strip accuracy is close to one for every method.
     """
     return FIGURES["beat_f1" if task == "ventricular" else "strip_accuracy"]
+
+
+#: Reasons for exclusion in a few words, for pages of the server; a site's are in ``client.data.exclusion``.
+EXCLUDED: Mapping[str, str] = MappingProxyType(
+    {
+        "implausible_value": "impossible value",
+        "no_numeric_value": "text instead of a number",
+        "wrong_unit": "another unit",
+        "hemolyzed": "hemolyzed specimen",
+        "hemolysis_suspected": "hemolysis suspected",
+        "not_in_stay": "outside every stay",
+        "whole_blood_twin": "twin of a serum measurement",
+        "conflicting_draws": "close draws that disagree",
+        "merged_into": "repeats of an earlier draw",
+        "low_potassium": "low potassium",
+        "no_waveform": "no ECG recorded",
+        "no_clinical_overlap": "waveform dates fit no stay",
+        "unreadable_segment": "waveform missing or damaged",
+        "lead_ii_absent": "recorded without lead II",
+        "too_little_signal": "too little signal",
+        "flat_line": "flat line",
+        "clipped": "clipped signal",
+        "too_few_beats": "too few beats",
+        "amplitude_out_of_range": "amplitude not real",
+        "heart_rate_out_of_range": "heart rate not real",
+        "detectors_disagree": "noise: R-peak detectors disagree",
+        "beats_unlike": "noise: beats unlike one another",
+        "atrial_fibrillation": "rhythm as in atrial fibrillation",
+    }
+)

@@ -106,7 +106,9 @@ def test_table_one_is_sent_as_sums_that_are_exact(session: Session) -> None:
     potassium = Moments.from_flat(sent, "table-one.generic.potassium-positive")
     assert (potassium.n, potassium.mean) == (12, pytest.approx(6.0 + 5.5 / 100))
     assert Moments.from_flat(sent, "table-one.generic.heart-rate").mean == pytest.approx(65.5)
-    assert not any(key.startswith(("table-one.personal", "table-one.generic.height")) for key in sent)
+    # Nobody's height is known: that is about everybody.
+    assert (sent["table-one.generic.height.n"], sent["table-one.generic.height.missing"]) == (0, 12)
+    assert not any(key.startswith("table-one.personal") for key in sent)
 
 
 def test_a_site_of_one_patient_leaks_nothing(session: Session) -> None:
