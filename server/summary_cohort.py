@@ -87,12 +87,12 @@ def inclusion_table(answers: Answers, task: Task) -> Table:
     """Return the flowchart as a table: numbers at each step and who told them, reasons in between."""
     labels = [Label.POSITIVE, Label.NEGATIVE, *([Label.GAP] if task.gap else [])]
     rows: list[list[str]] = []
-    marked: list[int] = []
+    strong: list[int] = []
 
     def step(title: str, key: str, patients: str, by: str | None = None) -> None:
         numbers = answers.sum(key) if key else None
         told = answers.sum(f"flow.patients.{patients}")
-        marked.append(len(rows))
+        strong.append(len(rows))
         rows.append(
             [
                 title,
@@ -126,7 +126,7 @@ def inclusion_table(answers: Answers, task: Task) -> Table:
         head=("Step", "Patients", "Draws or strips" if task.quantity else "Strips",
               *(task.word(label).capitalize() for label in labels), "Sites"),
         rows=rows if answers.any else [],
-        marked=marked,
+        strong=strong,
         note=f"“{WITHHELD}”: every site withheld the number. A site withholds what too few of its patients "
         "are behind, and what would tell such a number by subtraction; so rows need not add up.",
         empty="No site told how its patients were included.",

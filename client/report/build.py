@@ -115,6 +115,7 @@ def page_content(
         "tables": {
             "flow": cohort_tables.flow_table(evidence, settings.words),
             "beats": cohort_tables.beats_table(evidence),
+            "reviews": cohort_tables.reviews_table(evidence),
             "one": cohort_tables.table_one(evidence, settings.words),
             "generic": tables.generic_table(evidence),
             "confusion": tables.confusion_table(evidence, settings.words),

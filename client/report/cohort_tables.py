@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from client.data.exclusion import BEAT_REJECTION_TEXT, EXCLUSION_TEXT
 from client.database.queries import LabelCounts
+from client.database.reviews import ACCEPTED
 from client.report.evidence import CohortEvidence, Member
 from client.report.table_one import Cell, Number, Part, Row, Spread, TableOne, make_table_one
 from common.page import Table
@@ -25,7 +26,7 @@ def flow_table(evidence: CohortEvidence, task: Task) -> Table:
     flow, steps = evidence.flow, evidence.flow.steps
     labels = [Label.POSITIVE, Label.NEGATIVE, *([Label.GAP] if task.gap else [])]
     rows: list[list[str]] = []
-    marked: list[int] = []
+    strong: list[int] = []
 
     def line(title: str, patients: int | None, number: int | None, by: LabelCounts | None = None) -> None:
         cells = [MISSING if by is None else count(getattr(by, label)) for label in labels]
@@ -33,7 +34,7 @@ def flow_table(evidence: CohortEvidence, task: Task) -> Table:
         rows.append([title, *counts, *cells])
 
     def left(title: str, patients: int, number: int | None, by: LabelCounts | None = None) -> None:
-        marked.append(len(rows))
+        strong.append(len(rows))
         line(title, patients, number, by)
 
     left("Patients in the site’s files", steps.patients, None)
@@ -55,15 +56,15 @@ def flow_table(evidence: CohortEvidence, task: Task) -> Table:
         for title, members in _cohort_lines(evidence.members):
             by = _labels_of(members)
             (line if title.startswith("  ") else left)(title, len(members), by.total, by)
-    what = "draws and strips" if task.quantity else "strips"
+    what = ", draws and strips" if task.quantity else " and strips"
     reported = flow.reported.number
     return Table(
-        caption=f"Inclusion step by step: patients and {what} at each step, and why others were left out. A "
+        caption=f"Inclusion step by step: patients{what} at each step, and why others were left out. A "
         "patient may appear under several reasons.",
         head=("Step", "Patients", "Draws or strips" if task.quantity else "Strips",
               *(task.word(label).capitalize() for label in labels)),
         rows=rows,
-        marked=marked,
+        strong=strong,
         note="Counted from the tables patients, draws (label, exclusion, hemolysis), strips (exclusion, "
         "n_beats) and cohort_members of the site database. "
         + (f"The laboratory reports {count(reported)} draws as hemolyzed. " if reported else ""),
@@ -111,6 +112,34 @@ def beats_table(evidence: CohortEvidence) -> Table:
         form="narrow",
         empty="No strip was accepted, so there are no beats.",
     )
+
+
+def reviews_table(evidence: CohortEvidence) -> Table:
+    """Say what reviewers said about the strips they were shown, by what the software had said."""
+    found = evidence.reviews
+    rows = [
+        [
+            "accepted" if one.reason == ACCEPTED else reason(one.reason),
+            one.reviewer,
+            count(one.reviewed),
+            count(one.patients),
+            count(one.usable),
+            count(one.unusable),
+            count(one.unsure),
+            share(one.as_software, one.judged),
+        ]
+        for one in (found.rows if found else ())
+    ]
+    return Table(
+        caption="What reviewers said, looking at a random sample of strips. Verdicts are counted and change "
+        "nothing: no strip comes in or goes out by them.",
+        head=("What the software said", "Reviewer", "Strips", "Patients", "Usable", "Unusable", "Unsure",
+              "As the software"),
+        rows=rows,
+        text=(1,),
+        note="From the table reviews of the site database. Strips a reviewer was unsure about are in no share.",
+        form="dense",
+    )  # fmt: skip
 
 
 def reason(code: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from client.database.cohort_queries import Inclusion
+from client.database.reviews import Reviews
 from client.database.session import SCHEMA_VERSION
 from common.metrics import Confusion, ScoreHistogram
 from common.task import Label
@@ -214,6 +215,7 @@ class CohortEvidence:
     runs : behind the numbers.
     settings : of the run the numbers are about.
     cohort_notes : what the freezing had to say.
+    reviews : what reviewers said about strips; None where it was not asked.
     """
 
     flow: Inclusion
@@ -223,6 +225,7 @@ class CohortEvidence:
     settings: Mapping[str, Any]
     cohort_notes: Sequence[str] = ()
     schema_version: str = SCHEMA_VERSION
+    reviews: Reviews | None = None
 
     @property
     def is_frozen(self) -> bool:

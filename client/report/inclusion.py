@@ -22,6 +22,8 @@ TEMPLATE = Path(__file__).parent / "inclusion.html"
 PAGE = "inclusion.html"
 #: Titles of rows are broken after so many letters on a terminal.
 TITLE_WIDTH = 58
+#: A caption is at least so wide, also above a narrow table.
+CAPTION_WIDTH = 78
 
 
 def write_page(site: Site, evidence: CohortEvidence, path: Path) -> None:
@@ -53,6 +55,7 @@ def page_content(site: Site, evidence: CohortEvidence) -> dict[str, Any]:
         "tables": {
             "flow": cohort_tables.flow_table(evidence, task),
             "beats": cohort_tables.beats_table(evidence),
+            "reviews": cohort_tables.reviews_table(evidence),
             "one": cohort_tables.table_one(evidence, task),
             "runs": runs_table(evidence),
         },
@@ -108,7 +111,7 @@ def lines(table: Table, width: int = TITLE_WIDTH) -> list[str]:
     rows = [list(table.head), *(list(row) for row in table.rows)]
     sizes = [max(len(row[column]) for row in rows) for column in range(1, len(table.head))]
     first = min(width, max(len(row[0]) for row in rows))
-    out = [*textwrap.wrap(table.caption, first + sum(sizes) + 2 * len(sizes)), ""]
+    out = [*textwrap.wrap(table.caption, max(CAPTION_WIDTH, first + sum(sizes) + 2 * len(sizes))), ""]
     for row in rows:
         out += _row(row, first, sizes)
     return out

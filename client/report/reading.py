@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, selectinload
 
+from client.database import reviews
 from client.database.cohort_queries import inclusion
 from client.database.tables import (
     FederatedRound,
@@ -49,6 +50,7 @@ def read_evidence(session: Session, names: Sequence[str]) -> Evidence:
         ),
         cohort_notes=cohort_notes(session, cohorts),
         run_ids=[run.id for run in runs],
+        reviews=reviews.counts(session),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session, selectinload
 
+from client.database import reviews
 from client.database.cohort_queries import inclusion
 from client.database.queries import accepted, frozen
 from client.database.runs import latest_run
@@ -41,7 +42,8 @@ def read_cohort(session: Session, name: str) -> CohortEvidence:
     elif ingest.id > cohort.id:
         notes = [*notes, "files were ingested after this cohort was frozen: it does not hold their strips"]
     flow = inclusion(session, cohort.id if cohort else None)
-    return CohortEvidence(flow, members, strips, runs, (cohort or ingest).settings, notes)
+    settings = (cohort or ingest).settings
+    return CohortEvidence(flow, members, strips, runs, settings, notes, reviews=reviews.counts(session))
 
 
 def _everybody(session: Session) -> list[Member]:

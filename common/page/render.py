@@ -26,6 +26,7 @@ class Table:
     rows : cells as text; the first of a row is its title.
     text : indices of columns that hold words and are set flush left; all others are numbers.
     marked : indices of rows a reader should not miss. They also carry a sign, not only a colour.
+    strong : indices of rows that head those below them, such as the steps of a way.
     note : a line below.
     empty : shown in place of a table without rows.
     form : ``narrow``: as wide as its cells need; ``dense``: many columns, small letters; else page-wide.
@@ -39,6 +40,7 @@ class Table:
     note: str = ""
     empty: str = ""
     form: str = ""
+    strong: Sequence[int] = ()
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from client.data.cohort import freeze_cohort
 from client.database.cohort_queries import inclusion, patients_at, people
 from client.database.runs import finish_run, start_run
 from client.database.session import create_database, open_database, sessions
-from client.database.tables import Draw, Patient, Strip
+from client.database.tables import Draw, Patient, Review, Strip
 from client.report import cohort_tables
 from client.report.inclusion import as_json, as_text, lines, write_page
 from client.report.reading_cohort import read_cohort
@@ -275,3 +275,28 @@ def test_a_report_shows_the_same_inclusion(fabricated: Make) -> None:
         reasons = Counter(session.scalars(select(Strip.exclusion).where(Strip.exclusion.is_not(None))))
     assert {one.code: one.number for one in evidence.flow.strips_excluded} == reasons
     assert evidence.is_frozen
+
+
+def test_verdicts_of_reviewers_are_a_table_only_where_there_are_any(site: Site) -> None:
+    assert cohort_tables.reviews_table(evidence_of(site)).rows == []
+    engine = open_database(site.database_url)
+    with sessions(engine).begin() as session:
+        for number, verdict in enumerate(("usable", "usable", "unusable", "unsure")):
+            lost = "no_waveform" if number == 2 else None
+            strip = session.scalars(
+                select(Strip.id).where(Strip.exclusion == lost if lost else Strip.exclusion.is_(None))
+            ).all()[number]
+            session.add(
+                Review(
+                    strip_id=strip, reviewer="AB", verdict=verdict, exclusion=lost, sheet_sha256="0" * 64,
+                    read_at=DAY,
+                )
+            )  # fmt: skip
+    engine.dispose()
+    table = cohort_tables.reviews_table(evidence_of(site))
+    assert [row[:3] for row in table.rows] == [
+        ["accepted", "AB", "3"],
+        ["no ECG was recorded in the window before the draw", "AB", "1"],
+    ]
+    assert [row[-1] for row in table.rows] == ["100\u202f% (2 of 2)", "100\u202f% (1 of 1)"]
+    assert evidence_of(site).flow.steps.accepted.total == 48  # verdicts change nothing
