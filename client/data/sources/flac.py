@@ -10,11 +10,11 @@ Source: WFDB signal file formats (PhysioNet).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from types import ModuleType
+from typing import Final, cast
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 
 from client.data.problems import Problem
 from common.errors import SourceError
@@ -23,6 +23,25 @@ from common.errors import SourceError
 BITS: Final = {508: 8, 516: 16, 524: 24}
 # The decoder fills the highest bits of the smallest type that it can return.
 _READ_AS: Final = {"PCM_S8": (8, "int16", 8), "PCM_16": (16, "int16", 0), "PCM_24": (24, "int32", 8)}
+
+
+def flac_package() -> ModuleType:
+    """Return the package that decodes FLAC.
+
+    Raises
+    ------
+    SourceError
+        If it, or the library it needs, is not installed.
+    """
+    try:
+        import soundfile
+    except (ImportError, OSError):  # the latter where its library libsndfile is missing
+        raise SourceError(
+            "FLAC signals need the Python package soundfile and its library libsndfile; install them with "
+            "'pip install soundfile'",
+            problem=Problem.MISSING_PACKAGE,
+        ) from None
+    return cast("ModuleType", soundfile)
 
 
 def read_flac(
@@ -46,8 +65,9 @@ def read_flac(
     SourceError
         If the file is missing, no FLAC file, of other channels or bits, or too short.
     """
+    package = flac_package()
     try:
-        with soundfile.SoundFile(path) as file:
+        with package.SoundFile(path) as file:
             bits, kind, shift = _READ_AS.get(file.subtype, (0, "", 0))
             if file.format != "FLAC" or not 0 < bits <= BITS[form] or file.channels != n_channels:
                 raise SourceError(

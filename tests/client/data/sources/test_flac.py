@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 import soundfile
 import wfdb
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from client.data.sources.flac import read_flac
+from client.data.sources.flac import flac_package, read_flac
 from client.data.sources.wfdb_files import piece_of, read_header, read_lead
 from common.errors import SourceError
 
@@ -157,8 +160,28 @@ def test_a_piece_says_where_the_samples_lie_in_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("file", ["../re.dat", "/etc/passwd", ".", ".."])
 def test_a_signal_file_elsewhere_is_refused(tmp_path: Path, file: str) -> None:
     (tmp_path / "r.hea").write_text(f"r 1 62.4725 100\n{file} 516x4 200/mV 14 0 0 0 0 II\n")
-    header = read_header(tmp_path / "r.hea")
-    with pytest.raises(SourceError):
-        read_lead(tmp_path / "r", header, 0, 0, 10)
-    with pytest.raises(SourceError):
-        piece_of(tmp_path, tmp_path / "r", header, 0, 0, 10)
+    with pytest.raises(SourceError, match="a header file"):
+        read_lead(tmp_path / "r", read_header(tmp_path / "r.hea"), 0, 0, 10)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_damage_to_a_file_is_numbers_or_a_clear_refusal(tmp_path: Path, data: st.DataObject) -> None:
+    path = tmp_path / "x.dat"
+    write_record(tmp_path, "x", {"II": (np.arange(6000) % 300, "516", 4, "mV", 200.0, 0, "x.dat")})
+    content = bytearray(path.read_bytes())
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=20)):
+        content[place] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    try:
+        samples = read_flac(path, 516, 0, 1, 2000, 4000)
+    except SourceError:
+        return
+    assert len(samples) == 2000
+
+
+def test_a_site_is_told_what_to_install_where_flac_cannot_be_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    with pytest.raises(SourceError, match="pip install soundfile") as caught:
+        flac_package()
+    assert caught.value.problem == "missing-package"
