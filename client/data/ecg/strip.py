@@ -114,7 +114,9 @@ def process_strip(signal_mv: FloatArray, rate_hz: float, settings: Settings) -> 
     found = _cut(spans, peaks)
     correlation = template_correlation(found.beats, typical_rr(found.rr_prev_s))
     median_beat = np.median(found.beats, axis=0) if len(found.beats) else np.zeros(BEAT_SAMPLES)
-    has_step = _steps(spans, peaks, median_beat, rules.max_step_mv)
+    alike = np.zeros(sum(map(len, peaks)), dtype=bool)
+    alike[found.kept] = correlation >= rules.min_beat_correlation
+    has_step = _steps(spans, peaks, alike, median_beat, rules.max_step_mv)
     rejected = found.rejections(beat_rejections(found.beats, correlation, has_step[found.kept], rules))
     detected_s = np.concatenate(found.detected_s)
     if len(found.beats) < settings.strip.min_beats:
@@ -245,14 +247,18 @@ def _cut(spans: list[Span], peaks: list[IntArray]) -> _Found:
     return _Found(beats, times, rr_prev, rr_next, kept, detected)
 
 
-def _steps(spans: list[Span], peaks: list[IntArray], median_beat: FloatArray, max_step_mv: float) -> Flags:
+def _steps(
+    spans: list[Span], peaks: list[IntArray], alike: Flags, median_beat: FloatArray, max_step_mv: float
+) -> Flags:
     """Say for every detected beat of a strip whether the base line jumps inside its 120 samples."""
-    return np.concatenate(
-        [
-            holds_jump(found, base_line_jumps(without_beats(span.samples, found, median_beat), max_step_mv))
-            for span, found in zip(spans, peaks, strict=True)
-        ]
-    )
+    marked, before = [], 0
+    for span, found in zip(spans, peaks, strict=True):
+        # A jump can be taken for a beat itself: only what resembles the median beat is subtracted.
+        beats = found[alike[before : before + len(found)]]
+        rest = without_beats(span.samples, beats, median_beat)
+        marked.append(holds_jump(found, base_line_jumps(rest, max_step_mv)))
+        before += len(found)
+    return np.concatenate(marked)
 
 
 def _failed_raw(raw: RawQuality, settings: Settings) -> tuple[Exclusion, ...]:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from client.data.ecg.quality import StripQuality, flat_runs, raw_quality, reasons, template_correlation
+from client.data.ecg.filtering import Span
+from client.data.ecg.quality import (
+    StripQuality,
+    detector_agreement,
+    flat_runs,
+    kurtosis,
+    raw_quality,
+    reasons,
+    template_correlation,
+)
+from client.data.ecg.rpeaks import detect_r_peaks
 from client.data.exclusion import EXCLUSION_TEXT, Exclusion
 from common.config import QualitySettings
 from common.seeding import stream
@@ -136,3 +147,56 @@ def test_what_could_not_be_measured_excludes_nothing() -> None:
 
 def test_wide_or_paced_complexes_are_never_a_reason() -> None:
     assert reasons(replace(GOOD, qrs_ms=200.0, pacing_suspected=True), LIMITS) == ()
+
+
+def test_little_kurtosis_is_never_a_reason() -> None:
+    """Wide complexes have little, and severe hyperkalemia makes complexes wide."""
+    assert reasons(replace(GOOD, kurtosis=3.0), LIMITS) == ()
+
+
+def test_kurtosis_by_hand() -> None:
+    assert kurtosis([np.array([1.0, -1.0]), np.array([1.0, -1.0])]) == 1
+    # One sample of four at 4, mean 1: fourth moment (81 + 3) / 4, variance (9 + 3) / 4.
+    assert kurtosis([np.array([0.0, 0.0, 0.0, 4.0])]) == pytest.approx(21 / 9)
+    assert kurtosis([stream("kurtosis").standard_normal(100_000)]) == pytest.approx(3, abs=0.1)
+
+
+def test_a_flat_signal_has_no_kurtosis() -> None:
+    assert np.isnan(kurtosis([]))
+    assert np.isnan(kurtosis([np.zeros(0)]))
+    assert np.isnan(kurtosis([np.ones(10)]))
+
+
+def test_several_rules_can_fail_and_are_told_in_their_order() -> None:
+    bad = replace(
+        GOOD, sample_entropy=0.0, accepted_share=0.1, heart_rate_bpm=200.0, agreement=0.2, clipped_share=0.5
+    )
+    assert reasons(replace(bad, amplitude_mv=9.0), LIMITS) == (
+        Exclusion.CLIPPED,
+        Exclusion.AMPLITUDE_OUT_OF_RANGE,
+        Exclusion.DETECTORS_DISAGREE,
+        Exclusion.HEART_RATE_OUT_OF_RANGE,
+        Exclusion.BEATS_UNLIKE,
+        Exclusion.ATRIAL_FIBRILLATION,
+    )
+
+
+def test_a_passing_noise_in_the_middle_does_not_speak_for_the_strip(
+    make_ecg: Callable[..., npt.NDArray[np.float64]], regular: Callable[..., npt.NDArray[np.float64]]
+) -> None:
+    signal = make_ecg(regular(600.0), 600.0)
+    signal[33_750:41_250] += stream("passing noise").standard_normal(7_500)
+    spans = [Span(0.0, signal.astype(np.float32))]
+    peaks = [detect_r_peaks(signal)]
+    assert detector_agreement(spans, peaks, 60.0) < 0.8
+    assert detector_agreement(spans, peaks, 60.0, enough=0.9) > 0.95
+
+
+def test_noise_throughout_is_noise_in_every_excerpt() -> None:
+    signal = stream("noise throughout").standard_normal(75_000)
+    spans, peaks = [Span(0.0, signal.astype(np.float32))], [detect_r_peaks(signal)]
+    assert detector_agreement(spans, peaks, 60.0, enough=0.9) < 0.8
+
+
+def test_without_a_span_there_is_no_agreement() -> None:
+    assert np.isnan(detector_agreement([], [], 60.0, enough=0.9))

@@ -15,6 +15,7 @@ from client.data.ecg.rhythm import (
     median_sample_entropy,
     pacing_suspected,
     qrs_width_ms,
+    window_entropies,
 )
 from common.errors import SignalError
 from common.seeding import stream
@@ -119,3 +120,12 @@ def test_pacing_needs_both_a_wide_complex_and_a_fixed_rate() -> None:
     assert not pacing_suspected(90.0, fixed, times)
     assert not pacing_suspected(160.0, varying, times)
     assert not pacing_suspected(160.0, fixed[:10], times[:10])
+
+
+def test_windows_are_two_minutes_from_the_start_and_too_short_ones_are_left_out() -> None:
+    times = np.concatenate(
+        [np.arange(1, 140) * 0.8, 240 + np.arange(1, 20) * 0.8, 360 + np.arange(1, 60) * 1.0]
+    )
+    rr = np.full(len(times), 0.8)
+    assert set(window_entropies(rr, times)) == {0, 3}
+    assert window_entropies(rr, times)[0] == pytest.approx(math.log(0.06 / 0.8))

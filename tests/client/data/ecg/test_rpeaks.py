@@ -13,8 +13,10 @@ from client.data.ecg.rpeaks import (
     agreement,
     detect_r_peaks,
     match,
+    past_p_waves,
     second_opinion,
     without_t_waves,
+    without_tall_t_waves,
 )
 from common.config import SignalSettings
 from common.errors import SignalError
@@ -147,3 +149,70 @@ def test_agreement_is_matched_over_union() -> None:
     assert agreement([1, 100, 200], [1, 100, 300], 2) == 2 / 4
     assert agreement([5], [], 2) == 0
     assert np.isnan(agreement([], [], 2))
+
+
+def pulses(places: Array, heights: Array, widths: Array, length: int = 6000) -> Array:
+    """Return a signal of Gaussian pulses: places in samples, widths (one standard deviation) too."""
+    signal, time = np.zeros(length), np.arange(length)
+    for place, height, width in zip(places, heights, widths, strict=True):
+        signal += height * np.exp(-0.5 * ((time - place) / width) ** 2)
+    return signal
+
+
+BEATS = np.arange(100, 5900, 73)
+
+
+def test_tall_steep_t_waves_after_every_beat_are_dropped() -> None:
+    """At 10 mEq/L: T twice as tall as R, 0.8 of its steepness, 240 ms later."""
+    places = np.sort(np.concatenate([BEATS, BEATS + 30]))
+    t_waves = np.arange(len(places)) % 2 == 1
+    signal = pulses(places, np.where(t_waves, 1.6, 0.8), np.where(t_waves, 4.0, 1.6))
+    np.testing.assert_array_equal(without_tall_t_waves(signal, places), BEATS)
+
+
+def test_early_complexes_after_few_beats_are_kept() -> None:
+    """Wide ectopic beats 300 ms after one beat in four."""
+    ectopic = BEATS[::4] + 37
+    places = np.sort(np.concatenate([BEATS, ectopic]))
+    wide = np.isin(places, ectopic)
+    signal = pulses(places, np.where(wide, 1.6, 0.8), np.where(wide, 4.0, 1.6))
+    np.testing.assert_array_equal(without_tall_t_waves(signal, places), places)
+
+
+def test_a_fast_heart_with_alternating_beats_keeps_them_all() -> None:
+    """180 beats a minute, every other one a fifth smaller: each is as sharp as the last."""
+    places = np.arange(100, 5900, 42)
+    signal = pulses(places, np.where(np.arange(len(places)) % 2, 0.8, 1.0), np.full(len(places), 1.6))
+    np.testing.assert_array_equal(without_tall_t_waves(signal, places), places)
+
+
+def test_a_p_wave_is_moved_to_its_complex() -> None:
+    signal = pulses(
+        np.concatenate([BEATS - 21, BEATS]),
+        np.repeat([0.2, 1.0], len(BEATS)),
+        np.repeat([3.0, 1.6], len(BEATS)),
+    )
+    moved = past_p_waves(signal, BEATS - 21)
+    assert len(moved) == len(BEATS)
+    assert np.abs(moved - BEATS).max() <= 2
+    both = past_p_waves(signal, np.sort(np.concatenate([BEATS - 21, BEATS])))
+    assert len(both) == len(BEATS)
+    np.testing.assert_array_equal(past_p_waves(signal, BEATS), BEATS)
+    assert len(past_p_waves(signal, BEATS[:0])) == 0
+
+
+def test_two_beats_of_about_the_same_steepness_stay_where_they_are() -> None:
+    places = np.array([100, 125, 600, 622])
+    signal = pulses(places, np.array([0.5, 1.0, 1.0, 0.4]), np.full(4, 1.6))
+    np.testing.assert_array_equal(past_p_waves(signal, places), places)
+
+
+def test_tall_p_waves_do_not_make_the_detectors_disagree(make_ecg: Make, regular: Make) -> None:
+    times = regular(60.0, 1.2)
+    signal = make_ecg(times, 60.0)
+    time = np.arange(len(signal)) / 125
+    for r in times:
+        signal += 0.25 * np.exp(-0.5 * ((time - r + 0.17) / 0.02) ** 2)
+    signal = clean(signal)
+    assert agreement(detect_r_peaks(signal), second_opinion(signal), TOLERANCE) > 0.95
+    assert match(detect_r_peaks(signal), times * 125, 3)[0] == len(times)
