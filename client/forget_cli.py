@@ -128,8 +128,9 @@ def _told(done: Forgotten, engine: str) -> Iterator[str]:
     for path in done.elsewhere:
         yield f"  - a page outside the site folder, which may show the patient; delete it: {path}"
     if done.running:
-        yield f"warning: marked as running: {', '.join(done.running)}. If one really is, it may write"
-        yield "  what it read before: stop it, and run this command again"
+        yield f"warning: marked as running: {', '.join(done.running)}"
+        yield "  What was at work meanwhile may still use or write what it had read of the patient: stop it"
+        yield "  (of a federation, the executor) and run this command again"
 
 
 def _beyond(beyond: Beyond) -> Iterator[str]:

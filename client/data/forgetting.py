@@ -34,7 +34,7 @@ PERSONAL_FILE: Final = re.compile(r"\.?patient-(\d+)-.+")
 #: Folders of a site that hold pages; a page may show any patient, so all of them go.
 PAGES: Final = ("report", "review")
 #: Runs that read or write patients while they are marked as running.
-AT_WORK: Final = ("cohort", "personalization", "report", "review")
+AT_WORK: Final = ("cohort", "federation", "personalization", "report", "review")
 
 
 @dataclass(frozen=True)

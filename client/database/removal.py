@@ -30,9 +30,11 @@ from client.database.tables import (
 from common.errors import DatabaseError
 
 #: Stands where a text named the patient.
-REMOVED: Final = "(removed: it named a patient that was forgotten)"
+REMOVED: Final = "(removed: it named a patient that was forgotten, or may have)"
 #: Key of a run's details with the text of an error, which may quote a row.
 ERROR: Final = "error"
+#: With these words a database's error quotes a row, whosever it is.
+PARAMETERS: Final = "[parameters:"
 #: Where a cohort run lists the strips a rule left out, and a review run what was said of each.
 LEFT_OUT, REVIEWED = "left_out", "strips"
 #: What a review run says of a strip that is gone; its number may be another strip's by now.
@@ -180,7 +182,8 @@ def _clean_runs(
     session: Session, key: str, strip_ids: Collection[int], scored: Collection[int], min_cell: int
 ) -> int:
     """Take the patient out of what runs noted; return how many runs were changed."""
-    named = re.compile(rf"(?<![A-Za-z0-9]){re.escape(key)}(?![A-Za-z0-9])")
+    # Names of files put a letter and zeros before a number: p010006.
+    named = re.compile(rf"(?<![A-Za-z0-9])[A-Za-z]?0*{re.escape(key)}(?![A-Za-z0-9])")
     changed = 0
     for run in session.scalars(select(Run)):
         details = dict(run.details)
@@ -191,7 +194,8 @@ def _clean_runs(
             details[REVIEWED] = {
                 strip: GONE if strip in ids else reason for strip, reason in details[REVIEWED].items()
             }
-        if named.search(str(details.get(ERROR, ""))):
+        error = str(details.get(ERROR, ""))
+        if PARAMETERS in error or named.search(error):
             details[ERROR] = REMOVED
         if run.id in scored and _patients_scored(session, run.id) < min_cell:
             details = {name: value for name, value in details.items() if not name.startswith(HISTOGRAM)}

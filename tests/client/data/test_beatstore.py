@@ -113,10 +113,39 @@ def test_a_full_disk_leaves_the_rows_that_were_there(
         assert np.array_equal(store.read(0, 2), beats(2))
 
 
-def test_beats_are_readable_by_their_owner_only(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mask", [0o022, 0o000])
+def test_beats_are_readable_by_their_owner_only(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        with BeatStore(tmp_path) as store:
+            store.append(beats(1))
+            assert store.path.stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
+
+
+def test_erased_rows_are_zero_and_all_others_keep_their_place(tmp_path: Path) -> None:
+    rows = beats(5000)
     with BeatStore(tmp_path) as store:
-        store.append(beats(1))
-        assert store.path.stat().st_mode & 0o077 == 0
+        store.append(rows)
+        store.erase(10, 4000)  # more than one write
+        store.erase(4990, 100)  # the file ends before that, and grows by nothing
+        store.erase(9000, 5)
+    after = BeatStore(tmp_path).read(0, 5000)
+    assert len(BeatStore(tmp_path)) == 5000
+    assert not after[10:4010].any()
+    assert not after[4990:].any()
+    assert np.array_equal(after[:10], rows[:10])
+    assert np.array_equal(after[4010:4990], rows[4010:4990])
+    assert rows[20].tobytes() not in (tmp_path / "beats.f32").read_bytes()
+
+
+def test_rows_are_not_erased_while_another_process_writes(tmp_path: Path) -> None:
+    with BeatStore(tmp_path) as store:
+        store.append(beats(2))
+        with pytest.raises(StorageError, match="another process is writing"):
+            BeatStore(tmp_path).erase(0, 1)
+        assert np.array_equal(store.read(0, 2), beats(2))
 
 
 def test_rows_have_120_samples(tmp_path: Path) -> None:

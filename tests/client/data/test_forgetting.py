@@ -229,11 +229,12 @@ def test_while_an_ingest_runs_nothing_is_removed(made: Forgettable) -> None:
     assert made.content() == before
 
 
-def test_a_run_that_may_be_at_work_is_told(made: Forgettable) -> None:
+@pytest.mark.parametrize("kind", ["federation", "personalization", "report"])
+def test_a_run_that_may_be_at_work_is_told(made: Forgettable, kind: Any) -> None:
     with made.session() as session:
-        number = start_run(session, "personalization", made.site.settings).id
+        number = start_run(session, kind, made.site.settings).id
         session.commit()
-    assert forget(made.site, made.engine, PERSONAL).running == (f"personalization (run {number})",)
+    assert forget(made.site, made.engine, PERSONAL).running == (f"{kind} (run {number})",)
 
 
 def test_what_a_personalization_left_of_nobody_is_deleted(made: Forgettable) -> None:
@@ -409,7 +410,7 @@ def test_rows_that_an_ingest_gave_to_somebody_else_meanwhile_are_left_alone(
 
 
 def test_a_later_ingest_does_not_bring_the_patient_back(
-    hospital: Any, make_site: Callable[..., Site]
+    hospital: Any, make_site: Callable[..., Site], database_url: str
 ) -> None:
     for number, subject in enumerate((20, 31, 42)):
         hospital.patient(subject)
@@ -417,7 +418,7 @@ def test_a_later_ingest_does_not_bring_the_patient_back(
         leads = {"II": hospital.heartbeats(620, subject)}
         hospital.record(subject, hospital.t0, [hospital.segment(620, leads)])
     hospital.write()
-    site = make_site(hospital.root)
+    site = replace(make_site(hospital.root), database_url=database_url)
     engine = create_database(site.database_url)
     factory = sessions(engine)
     assert ingest(site, factory).patients == 3

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from client.database import failures
-from client.database.removal import ERROR, GONE, Beyond, beyond_recall, compact, remove_patient
+from client.database.removal import ERROR, GONE, REMOVED, Beyond, beyond_recall, compact, remove_patient
 from client.database.runs import finish_run, now, start_run
 from client.database.session import create_database, sessions
 from client.database.tables import (
@@ -254,18 +254,28 @@ def test_a_patient_of_no_cohort_took_part_in_nothing(filled: Factory) -> None:
         assert remove_patient(session, own, 1)["patients"] == 1
 
 
-def test_the_error_that_names_the_patient_is_struck_out_and_another_is_not(filled: Factory) -> None:
+@pytest.mark.parametrize(
+    ("error", "struck"),
+    [
+        ("row of patient 10002 is bad", True),
+        ("IntegrityError: p01/p010002/p010002-2150-01-01-00-00 is there", True),
+        ("IntegrityError: UNIQUE failed [parameters: (7, '2150-01-01 08:00:00')]", True),
+        ("row 100021 is bad", False),
+        ("110002 beats are lost", False),
+    ],
+)
+def test_an_error_that_names_the_patient_is_struck_out_and_another_is_not(
+    filled: Factory, error: str, struck: bool
+) -> None:
     with filled() as session:
-        run = start_run(session, "ingest", SETTINGS, name="longer")
-        finish_run(session, run, {"error": "row 100021 is bad"}, status="failed")
+        run = start_run(session, "ingest", SETTINGS, name="failed")
+        finish_run(session, run, {"error": error}, status="failed")
         session.commit()
     remove(filled)
     with filled() as session:
-        errors = {
-            run.name: run.details["error"] for run in session.scalars(select(Run)) if "error" in run.details
-        }
-    assert errors["longer"] == "row 100021 is bad"
-    assert "10002 " not in errors["other"]
+        stored = session.scalars(select(Run.details).where(Run.name == "failed")).one()["error"]
+    assert (stored == REMOVED) == struck
+    assert (stored == error) != struck
 
 
 # --- bytes -----------------------------------------------------------------------------------------------
