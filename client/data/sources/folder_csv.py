@@ -24,7 +24,7 @@ import numpy.typing as npt
 from client.data.problems import Problem
 from client.data.sources.base import Piece
 from client.data.sources.csv_tables import SEPARATORS, parse_number, parse_time
-from client.data.sources.wfdb_files import TO_MILLIVOLT
+from client.data.sources.wfdb_files import MAX_MILLIVOLT, TO_MILLIVOLT
 from client.data.sources.windows import LEAD_II, MAX_RATE_HZ, MIN_RATE_HZ, Part
 from common.errors import SourceError
 
@@ -33,8 +33,6 @@ BLOCK_BYTES: Final = 1 << 20
 MAX_HEAD_BYTES: Final = 1 << 16
 # An hour at 1 kHz with ten columns of eight characters; more is a file without line ends.
 MAX_WINDOW_BYTES: Final = 1 << 28
-# A thousand volts: no electrode sees more, and squares of it are still numbers.
-MAX_MILLIVOLT: Final = 1e6
 
 _SETTING = re.compile(r"#\s*(start|rate_hz|unit)\s*:\s*(.*?)\s*", re.IGNORECASE)
 _FRACTION = re.compile(r"\.(\d{1,6})\d*$")

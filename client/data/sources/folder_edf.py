@@ -21,7 +21,8 @@ import numpy.typing as npt
 
 from client.data.problems import Problem
 from client.data.sources.base import Piece
-from client.data.sources.folder_csv import MAX_MILLIVOLT, lead_ii, millivolts
+from client.data.sources.folder_csv import lead_ii, millivolts
+from client.data.sources.wfdb_files import MAX_MILLIVOLT
 from client.data.sources.windows import MAX_RATE_HZ, MIN_RATE_HZ, Part
 from common.errors import SourceError
 

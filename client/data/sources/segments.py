@@ -7,6 +7,7 @@ says where each segment lies; a segment's own header is opened only when a windo
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -74,7 +75,8 @@ class Recording:
                 if channel is None:
                     yield Part(path, "absent")
                     continue
-                if header.signals[channel].per_frame != self.per_frame:
+                rate_hz = header.rate_hz * header.signals[channel].per_frame
+                if not math.isclose(rate_hz, self.rate_hz, rel_tol=1e-9):
                     raise SourceError("a segment samples lead II at another rate than its record")
                 samples = read_lead(path, header, channel, a, b)
                 piece = piece_of(self.root, path, header, channel, a, b)
@@ -104,6 +106,8 @@ def read_recording(root: Path, name: str, headers: Headers | None = None, framed
     header = read_header(path)
     if header.start is None:
         raise SourceError("a header file has no start date and time", problem=Problem.BAD_HEADER)
+    if not header.segments and header.n_samples is None:
+        raise SourceError("a header file does not give the number of samples", problem=Problem.BAD_HEADER)
     parts = header.segments or ((path.stem, header.n_samples or 0),)
     per_frame = _per_frame(header, path.parent, parts, headers) if framed else 1
     rate_hz = header.rate_hz * per_frame

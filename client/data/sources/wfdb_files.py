@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
@@ -29,11 +30,19 @@ DEFAULT_GAIN: Final = 200.0
 DEFAULT_RATE_HZ: Final = 250.0
 # A century at 1,000 Hz is 2^41 samples; what is longer is a damaged number.
 MAX_SAMPLES: Final = 2**42
+# Headers are far smaller (a hundred thousand segments are 2 MB); what is larger is not a header.
+MAX_HEADER_BYTES: Final = 1 << 24
+# Samples in a frame, samples a signal is shifted against the others, and bytes before the first sample.
+MAX_PER_FRAME, MAX_SKEW, MAX_OFFSET = 4096, 100_000, 1 << 40
+# Samples of all signals of a file that are read at once: an hour of twelve signals at 1,000 Hz.
+MAX_READ: Final = 1 << 26
+# A thousand volts: no electrode sees more, and squares of it are still numbers.
+MAX_MILLIVOLT: Final = 1e6
 TO_MILLIVOLT: Final = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "v": 1e3}
 
 _GAIN = re.compile(r"(?P<gain>[^(/]*)(?:\((?P<baseline>[^)]*)\))?(?:/(?P<units>\S+))?")
 # format, then x samples per frame, : skew, + offset (WFDB header specification)
-_FORMAT = re.compile(r"\d+(?:x(?P<per_frame>\d+))?(?::\d+)?(?:\+\d+)?")
+_FORMAT = re.compile(r"\d+(?:x(?P<per_frame>\d+))?(?::(?P<skew>\d+))?(?:\+(?P<offset>\d+))?")
 # A signal that is shifted against the others, or begins inside its file, is left to the wfdb package.
 _FLAC = re.compile(r"(?P<form>508|516|524)(?:x\d+)?(?::0+)?(?:\+0+)?")
 _DATE = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})")
@@ -52,6 +61,7 @@ class SignalLine:
     baseline : stored number of physical zero.
     per_frame : samples per frame.
     form : format of the file, as in the header.
+    skew : samples by which it is shifted against the others.
     """
 
     name: str
@@ -61,6 +71,7 @@ class SignalLine:
     baseline: float = 0.0
     per_frame: int = 1
     form: str = ""
+    skew: int = 0
 
 
 @dataclass(frozen=True)
@@ -104,12 +115,18 @@ def read_header(path: Path) -> Header:
         carry identifiers in their names.
     """
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
+        with path.open("rb") as file:
+            data = file.read(MAX_HEADER_BYTES + 1)
+    except (OSError, ValueError) as error:  # the name of a segment need not be one that a file can have
+        reason = error.strerror if isinstance(error, OSError) else None
         raise SourceError(
-            f"a header file cannot be read: {(error.strerror or 'unknown').lower()}",
-            problem=Problem.BAD_HEADER,
+            f"a header file cannot be read: {(reason or 'unknown').lower()}", problem=Problem.BAD_HEADER
         ) from None
+    if len(data) > MAX_HEADER_BYTES:
+        raise SourceError(
+            f"a header file is larger than {MAX_HEADER_BYTES} bytes", problem=Problem.BAD_HEADER
+        )
+    text = data.decode("utf-8", errors="replace")
     lines = [line.strip() for line in text.splitlines()]
     comments = tuple(line[1:].strip() for line in lines if line.startswith("#"))
     body = [line for line in lines if line and not line.startswith("#")]
@@ -184,19 +201,32 @@ def read_lead(record: Path, header: Header, channel: int, start: int, stop: int)
     if flac is not None:
         samples = _flac_lead(record, header.signals, channel, int(flac["form"]), start, stop)
     else:
-        samples = _wfdb_lead(record, header.signals[channel].per_frame, channel, start, stop)
+        samples = _wfdb_lead(record, header, channel, start, stop)
     if len(samples) != stop - start:
         raise SourceError("a signal file is shorter than its header says", problem=Problem.BAD_SIGNAL_FILE)
-    samples[~np.isfinite(samples)] = np.nan
-    return samples if factor == 1.0 else samples * factor
+    if factor != 1.0:
+        samples = samples * factor
+    samples[~(np.abs(samples) < MAX_MILLIVOLT)] = np.nan
+    return samples
 
 
-def _wfdb_lead(record: Path, per_frame: int, channel: int, start: int, stop: int) -> npt.NDArray[np.float64]:
+def _wfdb_lead(record: Path, header: Header, channel: int, start: int, stop: int) -> npt.NDArray[np.float64]:
+    signal = header.signals[channel]
+    _file_of(record, signal)
+    per_frame = signal.per_frame
     first, last = start // per_frame, -(-stop // per_frame)
-    try:
-        read = wfdb.rdrecord(
-            str(record), sampfrom=first, sampto=last, channels=[channel], smooth_frames=per_frame == 1
+    together = [other for other in header.signals if other.file == signal.file]
+    frames = last - first + max(other.skew for other in together)
+    if frames * sum(other.per_frame for other in together) > MAX_READ:
+        raise SourceError(
+            "a header file asks for an impossible amount of samples", problem=Problem.BAD_HEADER
         )
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")  # an absurd gain; what is no voltage is left out below
+            read = wfdb.rdrecord(
+                str(record), sampfrom=first, sampto=last, channels=[channel], smooth_frames=per_frame == 1
+            )
         if per_frame == 1:
             return np.asarray(read.p_signal[:, 0], dtype=np.float64)
         samples = np.asarray(read.e_p_signal[0], dtype=np.float64)
@@ -217,7 +247,7 @@ def _flac_lead(
 
 
 def _file_of(record: Path, signal: SignalLine) -> Path:
-    if signal.file in ("", ".", "..") or Path(signal.file).name != signal.file:
+    if not _is_beside(signal.file):
         raise SourceError("a header file names a signal file in another folder", problem=Problem.BAD_HEADER)
     return record.with_name(signal.file)
 
@@ -236,6 +266,8 @@ def _parse(body: list[str], comments: tuple[str, ...]) -> Header:
     if n_segments:
         for line in body[1 : 1 + int(n_segments)]:
             name, length = line.split()[:2]
+            if not _is_beside(name):
+                raise ValueError("a segment lies elsewhere")
             segments.append((name, int(length)))
         if len(segments) != int(n_segments):
             raise ValueError("segments are missing")
@@ -254,6 +286,11 @@ def _signal(line: str) -> SignalLine:
     fields = line.split(maxsplit=8)
     match = _GAIN.fullmatch(fields[2]) if len(fields) > 2 else None
     form = _FORMAT.fullmatch(fields[1]) if len(fields) > 1 else None
+    per_frame, skew, offset = (
+        int(form[name] or 0) if form else 0 for name in ("per_frame", "skew", "offset")
+    )
+    if per_frame > MAX_PER_FRAME or skew > MAX_SKEW or offset > MAX_OFFSET:
+        raise ValueError("impossible format")
     # Without a baseline of its own, zero volts are stored as the ADC zero.
     zero = (match["baseline"] if match else None) or (fields[4] if len(fields) > 4 else "0")
     return SignalLine(
@@ -262,9 +299,15 @@ def _signal(line: str) -> SignalLine:
         file=fields[0],
         gain=_number(match["gain"]) if match else 0.0,
         baseline=_number(zero),
-        per_frame=max(1, int(form["per_frame"] or 1)) if form else 1,
+        per_frame=max(1, per_frame),
         form=fields[1] if len(fields) > 1 else "",
+        skew=skew,
     )
+
+
+def _is_beside(name: str) -> bool:
+    """Return whether a name is that of a file in the record's own folder."""
+    return name not in ("", ".", "..") and not any(sign in name for sign in "/\\\x00")
 
 
 def _number(text: str) -> float:
@@ -281,6 +324,8 @@ def _start(clock: str, day: str) -> datetime | None:
     if match is None:
         return None
     parts = [float(part) for part in clock.split(":")]
+    if len(parts) > 3 or not all(0 <= part < math.inf for part in parts):
+        raise ValueError("not a time")
     seconds = sum(part * 60**power for power, part in enumerate(reversed(parts)))
     midnight = datetime.combine(date(int(match[3]), int(match[2]), int(match[1])), time())
     return midnight + timedelta(seconds=seconds)
