@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 
+from client.data.sources.flac import flac_package
 from simulation.cohort import monitor_parameters as table
 from simulation.cohort.device import INVALID, Channel, Segment
 from simulation.cohort.heart import heart_of
@@ -190,7 +190,7 @@ def _write_segment(folder: Path, name: str, segment: Segment, record: Record, ra
 
 def write_flac(path: Path, signals: Sequence[Stored]) -> None:
     """Write signals of one rate as the channels of a FLAC stream (WFDB format 516)."""
-    with soundfile.SoundFile(
+    with flac_package().SoundFile(
         path, "w", samplerate=FLAC_RATE_HZ, channels=len(signals), subtype="PCM_16", format="FLAC"
     ) as file:
         file.write(np.stack(signals, axis=1))
