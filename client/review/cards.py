@@ -77,7 +77,8 @@ def make_card(seen: Seen, task: Task, *, blind: bool) -> Card:
     marks = [] if blind else seen.marks
     if seen.missing or not len(seen.signal_mv):
         return replace(card, missing=seen.missing or "There is no signal in this window.")
-    rejected_s = [mark.time_s for mark in seen.marks if mark.rejected is not None]
+    # Beats at an edge are cut off, not bad.
+    rejected_s = [mark.time_s for mark in seen.marks if mark.rejected not in (None, BeatRejection.EDGE)]
     places = excerpts.choose(seen.signal_mv, seen.rate_hz, rejected_s)
     scale = scale_for([_shown(seen, place) for place in places])
     pictures = [_picture(number, seen, place, marks, scale, blind) for number, place in enumerate(places, 1)]
@@ -123,8 +124,9 @@ def measured_facts(seen: Seen) -> list[tuple[str, str]]:
         ("Beat correlation", decimal(quality.get("median_correlation"), 2)),
         ("Beats accepted", f"{count(row.n_beats)} of {count(row.n_detected)}" if row.n_detected else MISSING),
     ]
-    rejected = rejected_words(seen)
-    return [*facts, ("Beats rejected", rejected)] if rejected else facts
+    if rejected := rejected_words(seen):
+        facts.append(("Beats rejected", rejected))
+    return [(name, value) for name, value in facts if value != MISSING]
 
 
 def rejected_words(seen: Seen) -> str:

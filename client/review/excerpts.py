@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+Why = Literal["start", "middle", "worst"]
 
 EXCERPT_S: Final = 10.0
 #: Places that are compared for the worst part lie so far apart.
@@ -30,7 +31,7 @@ class Excerpt:
     """
 
     start_s: float
-    why: Literal["start", "middle", "worst"]
+    why: Why
 
     @property
     def end_s(self) -> float:
@@ -59,23 +60,23 @@ def choose(signal_mv: Floats, rate_hz: float, rejected_s: Sequence[float]) -> li
     good = np.flatnonzero(share >= min(MIN_RECORDED, float(share.max())))
     whole = np.flatnonzero(share >= min(MIN_WHOLE, float(share.max())))
     middle = float(np.median(np.flatnonzero(recorded))) / rate_hz - EXCERPT_S / 2
-    worst = max(
-        good,
-        key=lambda i: (
-            _count(rejected_s, float(places[i])),
-            _roughness(signal_mv[_part(float(places[i]), rate_hz)]),
-            -float(places[i]),
-        ),
-    )
-    # The worst part is chosen first: it must not be hidden by the others.
-    chosen = [Excerpt(float(places[worst]), "worst")]
-    by_start = sorted(whole, key=lambda i: float(places[i]))
-    by_middle = sorted(whole, key=lambda i: abs(float(places[i]) - middle))
-    for why, order in (("start", by_start), ("middle", by_middle)):
-        for index in order:
+
+    def badness(index: int) -> tuple[int, float, float]:
+        place = float(places[index])
+        return _count(rejected_s, place), _roughness(signal_mv[_part(place, rate_hz)]), -place
+
+    orders: dict[Why, list[int]] = {
+        "start": sorted(whole, key=lambda i: float(places[i])),
+        "middle": sorted(whole, key=lambda i: abs(float(places[i]) - middle)),
+        "worst": sorted(good, key=badness, reverse=True),
+    }
+    chosen: list[Excerpt] = []
+    # Rejected beats come first: they must not be hidden by an excerpt that overlaps them.
+    for why in ("worst", "start", "middle") if len(rejected_s) else orders:
+        for index in orders[why]:
             place = float(places[index])
             if all(abs(place - one.start_s) >= EXCERPT_S for one in chosen):
-                chosen.append(Excerpt(place, "start" if why == "start" else "middle"))
+                chosen.append(Excerpt(place, why))
                 break
     return sorted(chosen, key=lambda one: one.start_s)
 

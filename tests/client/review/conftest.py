@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -119,34 +119,34 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def opened(root: Path) -> Looked:
-    """Open a copy of the site."""
-    site = load_site(root / "site", environment={})
-    return Looked(site, sessions(open_database(site.database_url)))
-
-
-@pytest.fixture
-def looked(template: Path, tmp_path: Path) -> Looked:
-    """Return a copy of the site that the test may damage."""
-    shutil.copytree(template, tmp_path / "copy", dirs_exist_ok=True)
-    return opened(tmp_path / "copy")
-
-
 @pytest.fixture(scope="session")
 def with_sheet(template: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Made]:
     """Make a sheet of all strips with a signal, once."""
     root = tmp_path_factory.mktemp("sheet") / "copy"
     shutil.copytree(template, root)
-    own = opened(root)
-    return root, make_sheet(own.site, own.sessions, Order(per_reason=30, seed=3))
+    site = load_site(root / "site", environment={})
+    engine = open_database(site.database_url)
+    made = make_sheet(site, sessions(engine), Order(per_reason=30, seed=3))
+    engine.dispose()
+    return root, made
 
 
 @pytest.fixture
-def sheet(with_sheet: tuple[Path, Made], looked: Looked, tmp_path: Path) -> Made:
-    """Put that sheet into the test's own copy of the site, with the database that knows it."""
-    root, made = with_sheet
-    shutil.copytree(root, tmp_path / "copy", dirs_exist_ok=True)
-    folder = looked.site.folder / "review"
+def looked(template: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Looked]:
+    """Return a copy of the site that the test may damage; with a sheet where the test asks for one."""
+    wanted = "sheet" in request.fixturenames
+    root = request.getfixturevalue("with_sheet")[0] if wanted else template
+    shutil.copytree(root, tmp_path / "copy")
+    site = load_site(tmp_path / "copy" / "site", environment={})
+    engine = open_database(site.database_url)
+    yield Looked(site, sessions(engine))
+    engine.dispose()
+
+
+@pytest.fixture
+def sheet(with_sheet: tuple[Path, Made], looked: Looked) -> Made:
+    """Return the sheet of the test's own copy of the site."""
+    made, folder = with_sheet[1], looked.site.folder / "review"
     return replace(made, page=folder / made.page.name, verdicts=folder / made.verdicts.name)
 
 
