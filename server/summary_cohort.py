@@ -41,6 +41,11 @@ class Sum:
         """Write it, or that everybody withheld it."""
         return count(self.value) if self.sites else WITHHELD
 
+    def beside(self, sites: int) -> str:
+        """Write it in a row that is about so many sites: with its own number of sites where that differs."""
+        same = self.sites in (0, sites)
+        return self.text() if same else f"{self.text()} [{plural(self.sites, 'site')}]"
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -90,18 +95,13 @@ def inclusion_table(answers: Answers, task: Task) -> Table:
     strong: list[int] = []
 
     def step(title: str, key: str, patients: str, by: str | None = None) -> None:
-        numbers = answers.sum(key) if key else None
         told = answers.sum(f"flow.patients.{patients}")
+        numbers = answers.sum(key) if key else None
+        parts = [answers.sum(f"flow.by-label.{by}.{label}") if by else None for label in labels]
+        sites = (numbers or told).sites
         strong.append(len(rows))
-        rows.append(
-            [
-                title,
-                told.text(),
-                numbers.text() if numbers else MISSING,
-                *(answers.sum(f"flow.by-label.{by}.{label}").text() if by else MISSING for label in labels),
-                f"{(numbers or told).sites}",
-            ]
-        )
+        cells = [MISSING if one is None else one.beside(sites) for one in (numbers, *parts)]
+        rows.append([title, told.beside(sites), *cells, f"{sites}"])
 
     def reasons(codes: Sequence[str]) -> None:
         for code in codes:
@@ -122,7 +122,7 @@ def inclusion_table(answers: Answers, task: Task) -> Table:
     step("Strips accepted", "flow.accepted", "accepted", "accepted")
     return Table(
         caption="Inclusion over the sites, step by step. Each number is the sum over the sites that may tell "
-        "it; the last column says how many these are.",
+        "it; the last column says how many these are, a number in brackets where it differs.",
         head=("Step", "Patients", "Draws or strips" if task.quantity else "Strips",
               *(task.word(label).capitalize() for label in labels), "Sites"),
         rows=rows if answers.any else [],
@@ -155,6 +155,7 @@ def beats_table(answers: Answers) -> Table:
         if found
         else [],
         form="narrow",
+        note="Shares are of the beats in this table.",
         empty="No site told how many beats were accepted.",
     )
 

@@ -45,6 +45,7 @@ class Sizes:
     min_cell: int
     owner: Mapping[Item, int] | None = None
     known: list[Group] = field(default_factory=list)
+    _found: tuple[int, set[frozenset[Item]]] | None = field(default=None, repr=False)
 
     def patients(self, group: Group) -> int:
         """Return the distinct patients behind a group."""
@@ -63,20 +64,24 @@ class Sizes:
             return True
         if self.patients(group) < self.min_cell:
             return False
-        before = self.small(self.known)
+        # What followed when the last group was told still does.
+        same = self._found is not None and self._found[0] == len(self.known)
+        before = self._found[1] if self._found is not None and same else self.small(self.known)
         if before is None or (after := self.small([*self.known, group])) is None or after - before:
             return False
         self.known.append(frozenset(group))
+        self._found = (len(self.known), after)
         return True
 
     def small(self, groups: Sequence[Group]) -> set[frozenset[Item]] | None:
         """Return the small groups that follow from the sizes of these; None if too many could."""
         pieces, indicators = cut(groups)
-        order = sorted(range(len(pieces)), key=lambda i: (-self.patients(pieces[i]), i))
+        sizes = [self.patients(piece) for piece in pieces]
+        order = sorted(range(len(pieces)), key=lambda i: (-sizes[i], i))
         pieces = [pieces[i] for i in order]
         rows, pivots = reduced(indicators[:, order])
         # A piece with enough patients is in no small group, so its pivot is not taken.
-        free = [i for i, pivot in enumerate(pivots) if self.patients(pieces[pivot]) < self.min_cell]
+        free = [i for i, pivot in enumerate(pivots) if sizes[order[pivot]] < self.min_cell]
         if len(free) > MOST_FREE:
             return None
         found = set()

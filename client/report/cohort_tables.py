@@ -137,7 +137,8 @@ def reviews_table(evidence: CohortEvidence) -> Table:
               "As the software"),
         rows=rows,
         text=(1,),
-        note="From the table reviews of the site database. Strips a reviewer was unsure about are in no share.",
+        note="From the table reviews of the site database. Strips a reviewer was unsure about are in no "
+        "share.",
         form="dense",
     )  # fmt: skip
 

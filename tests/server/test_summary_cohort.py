@@ -58,7 +58,8 @@ def answers(**flats: dict[str, Any]) -> Answers:
 def test_every_number_is_the_sum_of_the_sites_that_told_it() -> None:
     table = rows(inclusion_table(answers(north=NORTH, south=SOUTH), HYPERKALEMIA))
     assert table["Patients in the sites’ files"] == ["60", "–", "–", "–", "–", "2"]
-    assert table["Draws with a label"] == ["35", "150", "30", "70", "0", "2"]
+    one = "[1 site]"
+    assert table["Draws with a label"] == [f"35 {one}", "150", f"30 {one}", f"70 {one}", f"0 {one}", "2"]
     assert table["left out: low potassium"] == ["–", "20", "–", "–", "–", "1"]
     assert table["left out: no ECG recorded"][1] == "20"
     assert table["of these kept although hemolysis is suspected"][1] == "6"
