@@ -217,7 +217,12 @@ def _tell_draws(path: Path, labelled: Mapping[str, Sequence[_Line]], findings: F
             Exclusion.WRONG_UNIT: measurement.unit,
             Exclusion.NOT_IN_STAY: measurement.specimen_time.isoformat(" "),
         }.get(reason, measurement.text)
-        findings.add(Level.WARNING, reason, f"excluded: {EXCLUSION_TEXT[reason]}", path, one.number, value)
+        findings.add(Level.WARNING, reason, _excluded(reason), path, one.number, value)
+
+
+def _excluded(reason: Exclusion) -> str:
+    text = EXCLUSION_TEXT[reason].rstrip(".")
+    return f"excluded: {text[0].lower()}{text[1:]}"
 
 
 def _check_folders(signals: Path, patients: AbstractSet[str], findings: Findings) -> None:

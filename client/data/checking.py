@@ -37,7 +37,7 @@ class Level(StrEnum):
 LEVEL_TEXT: Final[Mapping[Level, str]] = MappingProxyType(
     {
         Level.ERROR: "must be fixed before an ingest can run",
-        Level.WARNING: "an ingest runs, and leaves it out or excludes it with a reason",
+        Level.WARNING: "an ingest leaves that out, or excludes it with a reason",
     }
 )
 

@@ -64,7 +64,7 @@ PROBLEMS: Mapping[Problem, Explanation] = MappingProxyType(
             "A table has no column of a name that is needed.",
             "The first line of the file is not the line of column names, or the table is another one of the "
             "same name.",
-            "Export the table again with its header. The sentence lists the columns that were found.",
+            "Export the table again with its header. The terminal shows the columns that were found.",
         ),
         Problem.EMPTY_TABLE: Explanation(
             "A table is empty; even the line of column names is missing.",

@@ -76,6 +76,7 @@ def rows(
     optional: Sequence[str] = (),
     containing: Sequence[str] = (),
     *,
+    keep: Callable[[bytes], bool] | None = None,
     exact: bool = False,
     complain: Complain = raise_at_once,
 ) -> Iterator[tuple[int, tuple[str, ...]]]:
@@ -88,6 +89,7 @@ def rows(
     optional : names of columns that may be missing; their values are then empty.
     containing : if given, rows without any of these texts may be left out. A lab table has tens of
         millions of rows; looking at their bytes first is many times faster than splitting each of them.
+    keep : asked about the bytes of each row that contains such a text; a row it denies may be left out too.
     exact : refuse rows with more fields than the header and columns that are there twice. A comma as the
         decimal sign makes such rows, and every column after it would hold something else.
     complain : told of every row that cannot be read; if it returns, the row is left out.
@@ -106,7 +108,7 @@ def rows(
             packed = path.name.lower().endswith(".gz")
             unpacked = cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if packed else file
             lines = _lines(path, unpacked, file, bar)
-            yield from _columns(path, lines, columns, optional, containing, exact, complain)
+            yield from _columns(path, lines, columns, optional, containing, keep, exact, complain)
     except (OSError, EOFError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise SourceError(
@@ -162,6 +164,7 @@ def _columns(
     columns: Sequence[str],
     optional: Sequence[str],
     containing: Sequence[str],
+    keep: Callable[[bytes], bool] | None,
     exact: bool,
     complain: Complain,
 ) -> Iterator[tuple[int, tuple[str, ...]]]:
@@ -173,7 +176,8 @@ def _columns(
     for line in lines:
         number += 1
         # With a quote left open, a field may go on in the next line: then the parser asks for it.
-        if wanted is not None and line.count(b'"') % 2 == 0 and not wanted.search(line):
+        whole = wanted is not None and line.count(b'"') % 2 == 0
+        if whole and (not wanted.search(line) or (keep is not None and not keep(line))):
             continue
         row = _Row(line, lines)
         try:
@@ -240,8 +244,9 @@ def _names(path: Path, header: bytes, exact: bool) -> list[str]:
     twice = sorted({name for name in names if name and names.count(name) > 1})
     if exact and twice:
         raise SourceError(
-            f"{path}: the header has the column {', '.join(twice)} more than once; keep the right one",
+            f"{path}: the header has a column more than once; keep the right one",
             problem=Problem.BAD_CSV,
+            value=", ".join(twice),
         )
     return names
 
@@ -260,10 +265,11 @@ def _places(path: Path, names: list[str], columns: Sequence[str], optional: Sequ
     if missing := [name for name in columns if name.lower() not in names]:
         separated = next((word for sign, word in SEPARATORS.items() if sign in names[0]), None)
         hint = f"; its fields are separated by {separated} in place of commas" if separated else ""
+        # What was found goes where values go: without a header it is a patient's row.
         raise SourceError(
-            f"{path}: the header has no column {', '.join(missing)}; "
-            f"it has {', '.join(names) or 'none'}{hint}",
+            f"{path}: the header has no column {', '.join(missing)}{hint}",
             problem=Problem.MISSING_COLUMN,
+            value=", ".join(names),
         )
     return [names.index(name.lower()) if name.lower() in names else -1 for name in (*columns, *optional)]
 

@@ -162,8 +162,8 @@ class CsvSignal:
         fields = line.split(b",")
         if len(fields) != self.columns:
             raise SourceError(
-                f"line {number}: {len(fields)} fields where there are {self.columns} column names; write "
-                "numbers with a decimal point",
+                f"line {number}: {len(fields)} fields, but the line of column names has {self.columns}; "
+                "write numbers with a decimal point",
                 problem=Problem.SHORT_ROW,
                 value=_shown(line),
             )
