@@ -19,7 +19,7 @@ from common.metrics import Moments
 from common.page import Figure, Table, inline_svg
 from common.page.flowchart import Box, Branch, Step, description, flowchart
 from common.page.numbers import MISSING, count, decimal, percent, plural
-from common.page.words import EXCLUDED
+from common.page.words import EXCLUDED, cohort_rule
 from common.protocol import DRAW_REASONS, STRIP_REASONS
 from common.task import Label, Task
 from server.sums import Told
@@ -307,21 +307,5 @@ def _cohort_box(answers: Answers, role: str) -> Box:
 
 def rules_sentence(told: Sequence[Told]) -> str:
     """Say which strips of generic patients were learned from."""
-    rules = {(one.settings.cohort.classes, one.settings.cohort.balance) for one in told}
-    return " ".join(sorted({_rule(classes, balance) for classes, balance in rules}))
-
-
-def _rule(classes: str, balance: str) -> str:
-    who = (
-        "each generic patient contributed strips of one label (disjoint classes)"
-        if classes == "disjoint"
-        else "each generic patient contributed strips of both labels"
-    )
-    how = (
-        "with as many positive as negative strips in each split (balanced)"
-        if balance == "strips"
-        else "as they occur (not balanced)"
-    )
-    return (
-        f"For training and validation {who}, {how}. Test patients and personal patients kept all of theirs."
-    )
+    cohorts = [one.settings.cohort for one in told]
+    return " ".join(dict.fromkeys(cohort_rule(cohort.classes, cohort.balance) for cohort in cohorts))

@@ -103,6 +103,7 @@ def page_content(
         "keys": wording.keys(result),
         "notes": wording.notes(result, evidence, settings),
         "rule": wording.rule(settings),
+        "cohort_rules": wording.cohort_rules(evidence),
         "methods": list(METHODS.values()),
         "selection": wording.selection_sentence(evidence, result),
         "nobody": wording.why_nobody(evidence, settings),

@@ -50,6 +50,7 @@ def page_content(site: Site, evidence: CohortEvidence) -> dict[str, Any]:
         "site": site.name,
         "task": task,
         "rule": wording.rule(site.settings),
+        "cohort_rules": wording.cohort_rules(evidence),
         "notes": [Note("Note:", f"{note}.") for note in evidence.cohort_notes],
         "figure": Drawing(site.settings).flow(evidence),
         "tables": {

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from client.learning.explain import PatientExplanation
 from client.report.comparison import WORSE_BY, Comparison, Loss, worse_off
-from client.report.evidence import APART, Evidence, Generic, Personal
+from client.report.evidence import APART, CohortEvidence, Evidence, Generic, Personal
 from common.config import Settings
 from common.intervals import MIN_VALUES
 from common.page import METHODS, FigureWords, Key, Note
 from common.page.numbers import figure_difference, figure_value, interval_text, plural, share
 from common.page.verdict import WEAK_AUC, verdict, weak_model
-from common.page.words import FIGURES
+from common.page.words import FIGURES, cohort_rule
 
 #: What became of a patient, for the reader; the codes are those of ``client.learning.planning``.
 OUTCOMES: Mapping[str, str] = {
@@ -41,6 +41,14 @@ def rule(settings: Settings) -> str:
     """Say what the labels are."""
     sentence = settings.words.rule
     return f"Labels: {sentence}."
+
+
+def cohort_rules(evidence: CohortEvidence) -> str:
+    """Say which strips of generic patients are in; empty before a cohort is frozen."""
+    if not evidence.is_frozen:
+        return ""
+    rules = evidence.settings["cohort"]
+    return cohort_rule(rules.get("classes", "both"), rules.get("balance", "none"))
 
 
 def answer(result: Comparison, evidence: Evidence) -> str:

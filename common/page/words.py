@@ -152,3 +152,18 @@ EXCLUDED: Mapping[str, str] = MappingProxyType(
         "atrial_fibrillation": "rhythm as in atrial fibrillation",
     }
 )
+
+
+def cohort_rule(classes: str, balance: str) -> str:
+    """Say which strips the settings ``cohort.classes`` and ``cohort.balance`` choose."""
+    who = (
+        "each generic patient contributed strips of one label (disjoint classes)"
+        if classes == "disjoint"
+        else "each generic patient contributed strips of both labels"
+    )
+    how = (
+        "with as many positive as negative strips in each split (balanced)"
+        if balance == "strips"
+        else "as they occur (not balanced)"
+    )
+    return f"For training and validation {who}, {how}. Test and personal patients kept all their strips."

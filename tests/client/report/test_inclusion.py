@@ -26,6 +26,7 @@ from client.report import cohort_tables
 from client.report.inclusion import as_json, as_text, lines, write_page
 from client.report.reading_cohort import read_cohort
 from client.report.table_one import Number, Part, Spread, describe, make_table_one
+from client.report.wording import cohort_rules
 from client.site import Site, load_site, write_site_file
 from common.errors import DatabaseError
 from common.logs import PlainReporter, current_reporter, use_reporter
@@ -142,6 +143,7 @@ def test_beats_are_summed_by_what_became_of_them(site: Site) -> None:
 
 
 def test_the_flow_is_known_before_a_cohort_and_goes_on_to_it_after(site: Site) -> None:
+    assert cohort_rules(evidence_of(site)) == ""
     before = cohort_tables.flow_table(evidence_of(site), site.settings.words)
     after = cohort_tables.flow_table(evidence_of(frozen(site)), site.settings.words)
     assert before.rows == after.rows[: len(before.rows)]
@@ -208,6 +210,10 @@ def test_strips_a_rule_left_out_are_a_step_with_patients(tmp_path: Path, site: S
     assert one.labels.negative == one.number == one.patients == len(learned)
     table = rows_of(cohort_tables.flow_table(evidence, site.settings.words))
     assert table["Generic cohort"][3] == str(12 - one.number)
+    assert "disjoint classes" in cohort_rules(evidence)
+    assert "balanced" in cohort_rules(evidence)
+    write_page(site, evidence, tmp_path / "page.html")
+    assert cohort_rules(evidence) in (tmp_path / "page.html").read_text()
 
 
 def test_an_empty_site_says_what_to_run(tmp_path: Path) -> None:
