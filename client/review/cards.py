@@ -118,11 +118,16 @@ def measured_facts(seen: Seen) -> list[tuple[str, str]]:
     """Return what the software measured at ingest, with units."""
     row, quality = seen.row, seen.row.quality
     agreement = row.agreement if row.agreement is not None else quality.get("agreement")
+    used = (
+        ("Beats found", f"{count(row.n_detected)}, none used" if row.n_detected else MISSING)
+        if row.exclusion
+        else ("Beats accepted", f"{count(row.n_beats)} of {count(row.n_detected)}")
+    )
     facts = [
         ("Heart rate", _with_unit(row.heart_rate_bpm, 0, "per min")),
         ("Detectors agree", _share(agreement)),
         ("Beat correlation", decimal(quality.get("median_correlation"), 2)),
-        ("Beats accepted", f"{count(row.n_beats)} of {count(row.n_detected)}" if row.n_detected else MISSING),
+        used,
     ]
     if rejected := rejected_words(seen):
         facts.append(("Beats rejected", rejected))

@@ -23,8 +23,9 @@ Floats = npt.NDArray[np.floating]
 PER_S: Final = 250
 PER_MV: Final = 100
 #: Gains (mm/mV) that are tried until a trace fits, the heights its paper can have, and the
-#: distance of thick lines.
+#: distances of thin and thick lines.
 GAINS: Final = (10.0, 5.0, 2.5)
+SMALL: Final = 10
 LINE: Final = 50
 HEIGHTS: Final = (150, 200, 250)
 #: Left of a trace: number and time, and the calibration pulse of 1 mV and 0.2 s. Above it: the marks.
@@ -63,7 +64,7 @@ class Scale:
         return PER_MV * self.gain / GAINS[0]
 
     def zero_line(self, values: Floats) -> float:
-        """Return where on the paper 0 mV lies so that a trace is in the middle, on a thick line.
+        """Return where on the paper 0 mV lies so that a trace is in the middle, on a line.
 
         Parameters
         ----------
@@ -75,12 +76,12 @@ class Scale:
         """
         known = values[np.isfinite(values)]
         if not len(known):
-            return float(round(self.height / 2 / LINE) * LINE)
+            return self.height / 2
         ends = np.quantile(known, [0.005, 0.995])
         if np.ptp(known) * self.per_mv <= self.height:
             ends = np.array([known.min(), known.max()])
         want = self.height / 2 + float(ends.mean()) * self.per_mv
-        return float(np.clip(round(want / LINE) * LINE, 0, self.height))
+        return float(np.clip(round(want / SMALL) * SMALL, 0, self.height))
 
 
 def scale_for(parts: Sequence[Floats]) -> Scale:
@@ -98,7 +99,7 @@ def scale_for(parts: Sequence[Floats]) -> Scale:
     usual = max((float(np.ptp(np.quantile(values, [0.005, 0.995]))) for values in known), default=0.0)
     gain = next((gain for gain in GAINS if usual * PER_MV * gain / GAINS[0] <= most), GAINS[-1])
     whole = max((float(np.ptp(values)) for values in known), default=0.0) * PER_MV * gain / GAINS[0]
-    return Scale(gain, next((height for height in HEIGHTS if whole <= height), most))
+    return Scale(gain, next((height for height in HEIGHTS if whole + SMALL <= height), most))
 
 
 def paper_name(width: int, height: int) -> str:
@@ -108,7 +109,7 @@ def paper_name(width: int, height: int) -> str:
 
 def _lines(width: int, height: int, *, fine: bool) -> str:
     """Return the lines of a millimetre (fine), or those of five."""
-    step = 10 if fine else LINE
+    step = SMALL if fine else LINE
     across = [f"M{x} 0v{height}" for x in range(step, width, step) if not (fine and x % LINE == 0)]
     along = [f"M0 {y}h{width}" for y in range(step, height, step) if not (fine and y % LINE == 0)]
     return "".join(across + along)
