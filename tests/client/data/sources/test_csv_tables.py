@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import re
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from client.data.sources.csv_tables import find_table, need_table, parse_time, rows
+from client.data.problems import Problem
+from client.data.sources.csv_tables import find_table, need_table, parse_number, parse_time, rows
 from common.errors import SourceError
 
 LAB = (
@@ -76,6 +78,72 @@ def test_a_damaged_table_is_refused_with_its_line(tmp_path: Path, content: bytes
         values(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", Problem.EMPTY_TABLE),
+        (b"A,B\n1,2\n", Problem.MISSING_COLUMN),
+        (b"SUBJECT_ID,VALUE\n3\n", Problem.SHORT_ROW),
+        (b'SUBJECT_ID,VALUE\n1,"2"3\n', Problem.BAD_CSV),
+        (b'SUBJECT_ID,VALUE\n1,"2\n', Problem.BAD_CSV),
+        (b"SUBJECT_ID,VALUE\r1,2\r", Problem.BAD_CSV),
+        ("SUBJECT_ID,VALUE\n1,2\n".encode("utf-16"), Problem.BAD_CSV),
+    ],
+)
+def test_each_damage_has_its_code(tmp_path: Path, content: bytes, problem: Problem) -> None:
+    path = tmp_path / "LABEVENTS.csv"
+    path.write_bytes(content)
+    with pytest.raises(SourceError, match=re.escape(str(path))) as caught:
+        values(path)
+    assert caught.value.problem == problem
+
+
+def test_a_quote_that_was_never_closed_swallows_no_row(tmp_path: Path) -> None:
+    path = tmp_path / "LABEVENTS.csv"
+    path.write_bytes(b'SUBJECT_ID,VALUE\n1,"2\n3,"4"\n5,6\n')
+    with pytest.raises(SourceError, match="line 2: "):
+        values(path)
+    wrong: list[SourceError] = []
+    left = list(rows(path, ("SUBJECT_ID",), complain=wrong.append))
+    assert [str(error).split(": ")[0] for error in wrong] == [f"{path}, line 2"]
+    assert left == [(4, ("5",))]
+
+
+def test_a_row_instead_of_a_header_stays_out_of_the_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "LABEVENTS.csv"
+    path.write_bytes(b"4711,Jane Doe,4.1\n")
+    with pytest.raises(SourceError) as caught:
+        values(path)
+    assert "jane" not in str(caught.value).lower()
+    assert "jane doe" in caught.value.told()
+
+
+def test_text_that_is_not_utf8_costs_its_characters_only(tmp_path: Path) -> None:
+    path = tmp_path / "LABEVENTS.csv"
+    path.write_bytes(b"SUBJECT_ID,VALUE\n1,5 \xb5g\n")
+    assert values(path) == [(2, ("1", "5 \ufffdg", ""))]
+
+
+def test_rows_that_may_have_more_fields_and_rows_that_may_not(tmp_path: Path) -> None:
+    path = tmp_path / "draws.csv"
+    path.write_bytes(b"SUBJECT_ID,VALUE\n1,4,1\n2,4.1,,\n")
+    assert [row for _, row in rows(path, ("SUBJECT_ID", "VALUE"))] == [("1", "4"), ("2", "4.1")]
+    wrong: list[SourceError] = []
+    assert list(rows(path, ("SUBJECT_ID", "VALUE"), exact=True, complain=wrong.append)) == [(3, ("2", "4.1"))]
+    assert [error.problem for error in wrong] == [Problem.BAD_CSV]
+
+
+@pytest.mark.parametrize("text", ["", "abc", "1_000", "inf", "nan", "1e999", "4,1"])
+def test_only_a_finite_decimal_number_is_a_number(text: str) -> None:
+    assert parse_number(text) is None
+
+
+def test_a_folder_in_place_of_a_table_is_said_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="cannot be read") as caught:
+        values(tmp_path)
+    assert caught.value.problem == Problem.DAMAGED_FILE
+
+
 def test_a_cut_gzip_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "LABEVENTS.csv.gz"
     path.write_bytes(gzip.compress(LAB * 1000)[:-200])
@@ -100,5 +168,7 @@ def test_times_of_any_century(text: str, time: datetime | None) -> None:
     "text", ["9/24/64 20:21", "24.09.2164", "44462.85", "0001-01-01 00:00:00", "2164-13-01"]
 )
 def test_what_a_spreadsheet_leaves_behind_is_refused_with_file_and_line(text: str) -> None:
-    with pytest.raises(SourceError, match=r"LABEVENTS\.csv, line 7: .*2150-01-31 08:05:00"):
+    with pytest.raises(SourceError, match=r"LABEVENTS\.csv, line 7: .*2150-01-31 08:05:00") as caught:
         parse_time(text, Path("LABEVENTS.csv"), 7)
+    assert (caught.value.problem, caught.value.value) == (Problem.BAD_TIME, text)
+    assert text not in str(caught.value)
