@@ -203,7 +203,8 @@ def past_p_waves(signal: FloatArray, complexes: IntArray) -> IntArray:
     reach = round(P_WAVE_S * RATE_HZ)
     slope = np.abs(np.gradient(signal))
     after = _windows(slope, complexes, reach)[:, reach + SNAP_SAMPLES + 1 :]
-    p_wave = _steepness(signal, complexes) < P_WAVE_STEEPNESS * after.max(axis=1)
+    steepness = _windows(slope, complexes, SNAP_SAMPLES).max(axis=1)
+    p_wave = steepness < P_WAVE_STEEPNESS * after.max(axis=1)
     moved = complexes + np.where(p_wave, np.argmax(after, axis=1) + SNAP_SAMPLES + 1, 0)
     moved = np.unique(np.clip(moved, 0, len(signal) - 1))
     kept: IntArray = moved[np.concatenate([[True], np.diff(moved) > SAME_SAMPLES])]
