@@ -76,7 +76,6 @@ def rows(
     optional: Sequence[str] = (),
     containing: Sequence[str] = (),
     *,
-    keep: Callable[[bytes], bool] | None = None,
     exact: bool = False,
     complain: Complain = raise_at_once,
 ) -> Iterator[tuple[int, tuple[str, ...]]]:
@@ -89,7 +88,6 @@ def rows(
     optional : names of columns that may be missing; their values are then empty.
     containing : if given, rows without any of these texts may be left out. A lab table has tens of
         millions of rows; looking at their bytes first is many times faster than splitting each of them.
-    keep : asked about the bytes of each row that contains such a text; a row it denies may be left out too.
     exact : refuse rows with more fields than the header and columns that are there twice. A comma as the
         decimal sign makes such rows, and every column after it would hold something else.
     complain : told of every row that cannot be read; if it returns, the row is left out.
@@ -108,7 +106,7 @@ def rows(
             packed = path.name.lower().endswith(".gz")
             unpacked = cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if packed else file
             lines = _lines(path, unpacked, file, bar)
-            yield from _columns(path, lines, columns, optional, containing, keep, exact, complain)
+            yield from _columns(path, lines, columns, optional, containing, exact, complain)
     except (OSError, EOFError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise SourceError(
@@ -164,7 +162,6 @@ def _columns(
     columns: Sequence[str],
     optional: Sequence[str],
     containing: Sequence[str],
-    keep: Callable[[bytes], bool] | None,
     exact: bool,
     complain: Complain,
 ) -> Iterator[tuple[int, tuple[str, ...]]]:
@@ -176,8 +173,7 @@ def _columns(
     for line in lines:
         number += 1
         # With a quote left open, a field may go on in the next line: then the parser asks for it.
-        whole = wanted is not None and line.count(b'"') % 2 == 0
-        if whole and (not wanted.search(line) or (keep is not None and not keep(line))):
+        if wanted is not None and line.count(b'"') % 2 == 0 and not wanted.search(line):
             continue
         row = _Row(line, lines)
         try:
