@@ -102,10 +102,10 @@ class CohortSettings(Section):
     min_negative: int = Field(8, ge=1, description="Negative strips a personal patient needs")
     split: tuple[float, float, float] = Field((6.0, 2.0, 2.0), description="train : validation : test")
     classes: Literal["both", "disjoint"] = Field(
-        "both", description="Generic patients: both: all their strips; disjoint: strips of one label only"
+        "both", description="Train and validation: both: all strips of a patient; disjoint: one label of each"
     )
     balance: Literal["none", "strips"] = Field(
-        "none", description="strips: as many positive as negative strips of generic patients in each split"
+        "none", description="strips: as many positive as negative strips in train, and in validation"
     )
 
     @model_validator(mode="after")
