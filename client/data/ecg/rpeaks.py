@@ -159,11 +159,11 @@ def without_t_waves(
 
 
 def without_tall_t_waves(signal: FloatArray, complexes: IntArray) -> IntArray:
-    """Drop T waves of severe hyperkalemia: more than half as steep as their QRS complexes, sometimes taller.
+    """Drop T waves of severe hyperkalemia: taller than their QRS complexes, sometimes as steep.
 
     What one steep T wave is cannot be told from an early ectopic beat, but they come in rows: where half
-    of the beats or more are followed within 360 ms by a complex that is less steep, and less sharp for its
-    height, all of these are T waves. In a fast rhythm every beat is as sharp as the last.
+    of the beats or more are followed within 360 ms by a complex that is less sharp, that is, less steep for
+    its height, all of these are T waves. In a fast rhythm every beat is as sharp as the last.
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ def without_tall_t_waves(signal: FloatArray, complexes: IntArray) -> IntArray:
     height = np.ptp(_windows(signal, complexes, SNAP_SAMPLES), axis=1)
     sharpness = np.divide(steepness, height, out=np.zeros_like(steepness), where=height > 0)
     early = np.diff(complexes) < T_WAVE_S * RATE_HZ
-    follows = early & (steepness[1:] < steepness[:-1]) & (sharpness[1:] < T_WAVE_SHARPNESS * sharpness[:-1])
+    follows = early & (sharpness[1:] < T_WAVE_SHARPNESS * sharpness[:-1])
     n_follow = int(np.count_nonzero(follows))
     if n_follow < SYSTEMATIC * (len(complexes) - n_follow):
         return complexes
