@@ -13,7 +13,6 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Final, cast
@@ -25,7 +24,6 @@ from common.logs import Stage, stage
 MEGABYTE: Final = 1_000_000
 # Smaller tables are read before anybody wonders.
 SHOWN_FROM_BYTES: Final = 50 * MEGABYTE
-LINES_PER_REPORT: Final = 100_000
 # No row of a table is this long; a file without line ends would be read into memory as a whole.
 MAX_LINE_BYTES: Final = 1 << 20
 # Years before this are place holders of an export, not times.
@@ -202,25 +200,31 @@ class _Row:
     def __next__(self) -> str:
         line = self._line if self.taken == 0 else next(self._following)
         self.taken += 1
-        return _text(line)
+        return f"{_text(line)}\n"
 
 
 def _lines(path: Path, unpacked: IO[bytes], file: IO[bytes], bar: Stage | None) -> Iterator[bytes]:
-    """Yield the lines of a file, none of them longer than memory allows."""
-    shown = 0
-    for number, line in enumerate(iter(partial(unpacked.readline, MAX_LINE_BYTES), b"")):
-        if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
-            _refuse_carriage_returns(path, line)
+    """Yield the lines of a file without their line feed, none of them longer than memory allows."""
+    shown = number = 0
+    rest = b""
+    while block := unpacked.read(MAX_LINE_BYTES):
+        lines = (rest + block).split(b"\n")
+        rest = lines.pop()
+        yield from lines
+        number += len(lines)
+        if len(rest) > MAX_LINE_BYTES:
+            _refuse_carriage_returns(path, rest)
             raise SourceError(
                 f"{path}, line {number + 1}: longer than {MAX_LINE_BYTES} bytes, which no row of a table is; "
                 "export the table again",
                 problem=Problem.BAD_CSV,
             )
-        if bar is not None and number % LINES_PER_REPORT == 0:
+        if bar is not None:
             done = file.tell() // MEGABYTE
             bar.advance(done - shown)
             shown = done
-        yield line
+    if rest:
+        yield rest
 
 
 def _names(path: Path, header: bytes, exact: bool) -> list[str]:
