@@ -191,7 +191,11 @@ def test_a_packed_file_cut_off_inside_its_one_record_is_lost(tmp_path: Path) -> 
         read_vital(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"VITA", b"garbage" * 1000, gzip.compress(b"no sign here" * 100)])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"VITA", b"garbage" * 1000, gzip.compress(b"no sign here" * 100, mtime=0)],
+    ids=["empty", "cut off", "no sign", "packed without a sign"],
+)
 def test_what_is_no_vital_file_is_damage_and_nothing_is_printed(
     tmp_path: Path, content: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
