@@ -88,7 +88,9 @@ def ingest(
         run.details = {**run.details, **totals}
         seconds = round(time.monotonic() - began, 1)
         found: dict[str, Any] = {**totals, **{name: run.details[name] for name in damage}, **work.told()}
-        result = IngestResult(run_id=run.id, site=site.name, seconds=seconds, **found)
+        result = IngestResult(
+            run_id=run.id, site=site.name, seconds=seconds, files=run.details["files"], **found
+        )
     write_json(site.folder / SUMMARY, result.as_json())
     return result
 

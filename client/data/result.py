@@ -34,6 +34,7 @@ class IngestResult:
     Attributes
     ----------
     run_id, site, seconds : row of this run, whose, and how long it took.
+    files : what the files hold as a whole, such as records, and laboratory rows without a time.
     patients : stored in all.
     draws : number by label, or by reason of exclusion.
     strips : for each label the number by ``accepted``, or by reason of exclusion.
@@ -50,6 +51,7 @@ class IngestResult:
     run_id: int
     site: str
     seconds: float
+    files: Mapping[str, int]
     patients: int
     draws: Mapping[str, int]
     strips: Mapping[str, Mapping[str, int]]
@@ -97,6 +99,7 @@ class IngestResult:
         """Say what somebody should know, a line each; none where nothing but new files came."""
         take = "'--take-changes' reads them again"
         lines = [
+            (self.files.get("draws_without_time", 0), "laboratory row", "left out: no time of the specimen"),
             (self.updated_strips, "strip", "updated: files came or changed"),
             (
                 self.changed_strips,

@@ -254,7 +254,18 @@ def test_the_summary_for_machines_says_the_same(hospital: Any, make_site: MakeSi
     told = json.loads(done.stdout)
     assert told == json.loads((site.folder / "ingest.json").read_text())
     assert (told["patients"], told["accepted_strips"], told["new_draws"]) == (1, 2, 2)
+    assert told["files"]["waveform_records"] == 2
     assert "Reading the files of north" in done.stderr
+
+
+def test_a_laboratory_row_without_a_time_is_counted(hospital: Any, make_site: MakeSite) -> None:
+    patient(hospital, 20)
+    hospital.labs.append((99, 20, 100_020, 50971, "", 4.0, 4.0, "mEq/L", ""))
+    hospital.write()
+    site = make_site(hospital.root, **SHORT)
+    result = ingest(site, fresh(site))
+    assert result.new_draws == 2
+    assert result.notices() == ["1 laboratory row left out: no time of the specimen"]
 
 
 KILLS = 4
