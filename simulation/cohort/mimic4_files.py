@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from client.data.sources.flac import flac_package
 from simulation.cohort import monitor_parameters as table
 from simulation.cohort.device import INVALID, Channel, Segment
 from simulation.cohort.heart import heart_of
@@ -190,6 +189,8 @@ def _write_segment(folder: Path, name: str, segment: Segment, record: Record, ra
 
 def write_flac(path: Path, signals: Sequence[Stored]) -> None:
     """Write signals of one rate as the channels of a FLAC stream (WFDB format 516)."""
+    from client.data.sources.flac import flac_package  # here, because it brings all readers with it
+
     with flac_package().SoundFile(
         path, "w", samplerate=FLAC_RATE_HZ, channels=len(signals), subtype="PCM_16", format="FLAC"
     ) as file:

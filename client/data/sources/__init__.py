@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from client.data.problems import Problem
 from client.data.sources.base import AnnotatedSource, LabSource, Source
 from client.data.sources.folder import FolderSource
 from client.data.sources.mimic3 import Mimic3Source
@@ -49,7 +50,8 @@ def open_source(site: Site) -> Source:
         )
     if not site.data_root.is_dir():
         raise SourceError(
-            f"the data root {site.data_root} does not exist; set source.folder in {site.folder / 'site.toml'}"
+            f"the data root {site.data_root} does not exist; set source.folder in {site.folder / 'site.toml'}",
+            problem=Problem.MISSING_FOLDER,
         )
     if kind == "mitbih":
         return MitbihSource(site.data_root, site.source.records)

@@ -120,7 +120,9 @@ def test_fibrillation_is_told_apart(
             (rhythm.FIBRILLATION, rhythm.OTHER), (True, False), least, strict=True
         ):
             called = [a.called is right for a in windows if a.kind == kind]
-            record_property(f"atrial fibrillation, {folder}, {kind}, {len(called)} windows", np.mean(called))
+            record_property(
+                f"atrial fibrillation, {folder}, {kind}, {len(called)} windows", float(np.mean(called))
+            )
             assert len(called) >= at_least
             assert np.mean(called) > 0.9
             called = [a.called is right for a in strips if a.kind == kind and a.record not in rhythm.PACED]
