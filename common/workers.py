@@ -6,6 +6,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +23,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 LISTEN_S = 5.0
+STOP_AGAIN_S = 0.05
 AHEAD = 2  # items that wait per worker while it works on one
 
 
@@ -246,8 +248,20 @@ def _start_worker(queue: Any) -> None:
     # blocked here from the first instruction on) and ends us by SIGTERM, which is turned into the same
     # exception so that each step cleans up behind itself.
     signal.signal(signal.SIGTERM, _worker.stop)
+    sys.unraisablehook = _not_raised
     threading.Thread(target=_end_with_parent, daemon=True).start()
     logs.use_reporter(_QueueReporter(queue))
+
+
+def _not_raised(what: sys.UnraisableHookArgs) -> None:
+    """Stop again where Python drops the exception, as it does inside a finalizer."""
+    if what.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(what)
+        return
+    _worker.stopped = False
+    again = threading.Timer(STOP_AGAIN_S, os.kill, (os.getpid(), signal.SIGTERM))  # once it has returned
+    again.daemon = True
+    again.start()
 
 
 def _end_with_parent() -> None:

@@ -196,6 +196,11 @@ def table_one(answers: Answers, task: Task, runs: Sequence[str]) -> Table:
         ["Heart rate, per minute", *_each(lambda role: _mean(answers, f"table-one.{role}.heart-rate", 0))]
     )
     rows = [row for row in rows if any(cell != MISSING for cell in row[1:]) or row[1:] == ["", ""]]
+    per_patient = (
+        f"{task.quantity.capitalize()} and heart rate are means"
+        if task.quantity
+        else "Heart rate is the mean"
+    )
     several = f" Of the runs {', '.join(runs)} the first of each site is shown." if len(runs) > 1 else ""
     return Table(
         caption="Who the patients are, over the sites: those of the generic model, and those with strips "
@@ -204,7 +209,7 @@ def table_one(answers: Answers, task: Task, runs: Sequence[str]) -> Table:
         head=("", "Generic cohort", "Personal cohort"),
         rows=rows if any(answers.sum(f"table-one.{role}.patients").sites for role in ROLES) else [],
         note="Medians cannot be added across sites, so this table shows means; the report of each site has "
-        "the medians. Potassium and heart rate are means over patients of each patient’s mean over strips.",
+        f"the medians. {per_patient} over patients of each patient’s mean over strips.",
         empty="No site could tell who its patients are: too few patients, or others would follow.",
     )
 
