@@ -264,7 +264,7 @@ def flow_figure(answers: Answers, task: Task, number: int) -> Figure | None:
     branches = [Branch([_cohort_box(answers, role)]) for role in ROLES]
     text = (
         "From the files of all sites to the cohorts. Each number is the sum over the sites that may tell it; "
-        "the table below says how many these are, so boxes need not add up."
+        "where these are not all, the line says so, and boxes need not add up."
     )
     svg = inline_svg(
         flowchart(steps, branches),
@@ -277,16 +277,28 @@ def flow_figure(answers: Answers, task: Task, number: int) -> Figure | None:
 
 def _patients(answers: Answers, step: str) -> str:
     told = answers.sum(f"flow.patients.{step}")
-    return plural(told.value, "patient") if told.sites else f"patients: {WITHHELD}"
+    return _line(answers, told, plural(told.value, "patient")) if told.sites else f"patients: {WITHHELD}"
+
+
+def _line(answers: Answers, told: Sum, text: str) -> str:
+    """Write a line of a box, with its number of sites where not all of them told it."""
+    all_sites = len(answers.flats)
+    return (
+        text if told.sites in (0, all_sites) else f"{text} (of {told.sites} of {plural(all_sites, 'site')})"
+    )
 
 
 def _lines(answers: Answers, task: Task, step: str, unit: str) -> list[str]:
     total = answers.sum(f"flow.{step}")
     labels = [Label.POSITIVE, Label.NEGATIVE, *([Label.GAP] if task.gap else [])]
     return [
-        plural(total.value, unit) if total.sites else f"{unit}s: {WITHHELD}",
+        _line(answers, total, plural(total.value, unit)) if total.sites else f"{unit}s: {WITHHELD}",
         _patients(answers, step),
-        *(f"{task.word(label)}: {answers.sum(f'flow.by-label.{step}.{label}').text()}" for label in labels),
+        *(
+            _line(answers, told, f"{task.word(label)}: {told.text()}")
+            for label in labels
+            for told in [answers.sum(f"flow.by-label.{step}.{label}")]
+        ),
     ]
 
 
