@@ -91,7 +91,8 @@ def test_a_missing_data_root_is_named_and_found_once_it_is_there(command, small_
     moved = hospital.rename(tmp_path / "elsewhere")
     make_site(command, small_sim, tmp_path / "site", hospital)
     said = command("fedkalemia-site", "ingest", tmp_path / "site").sentence()
-    assert said == f"the data root {hospital} does not exist; set source.folder in {tmp_path}/site/site.toml"
+    missing = f"the data root {hospital} does not exist; set source.folder in {tmp_path}/site/site.toml"
+    assert said == f"{missing} [missing-folder]"
     moved.rename(hospital)
     assert command("fedkalemia-site", "ingest", tmp_path / "site").code == 0
 
