@@ -50,7 +50,8 @@ def open_source(site: Site) -> Source:
         )
     if not site.data_root.is_dir():
         raise SourceError(
-            f"the data root {site.data_root} does not exist; set source.folder in {site.folder / 'site.toml'}",
+            f"the data root {site.data_root} does not exist; "
+            f"set source.folder in {site.folder / 'site.toml'}",
             problem=Problem.MISSING_FOLDER,
         )
     if kind == "mitbih":
