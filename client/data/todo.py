@@ -105,9 +105,10 @@ def files_changed(strip: StoredStrip, root: Path) -> bool:
     """Tell whether a file a strip was read from has another size or time than it had, or is gone."""
     for piece in strip.source:
         try:
-            path = root / str(piece["file"])
-            found, header = path.stat(), path.with_suffix(".hea")
-            written = max(found.st_mtime_ns, header.stat().st_mtime_ns if header.is_file() else 0)
+            found = (root / str(piece["file"])).stat()
+            # A signal file need not be named like its header: MIMIC-IV has several files to one.
+            header = str(piece.get("header", ""))
+            written = max(found.st_mtime_ns, (root / header).stat().st_mtime_ns if header else 0)
         except OSError:
             return True
         if found.st_size != piece["size"] or written != piece["mtime_ns"]:

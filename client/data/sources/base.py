@@ -100,6 +100,7 @@ class Piece:
     baseline : the stored number of 0 mV.
     size, mtime_ns : of the file when it was read (the time of its header, where that is younger): by them a
         later ingest notices a change.
+    header : file of its header, relative to the folder of the waveforms; empty where the file needs none.
     """
 
     file: str
@@ -109,6 +110,7 @@ class Piece:
     baseline: float
     size: int
     mtime_ns: int
+    header: str = ""
 
 
 @dataclass(frozen=True)

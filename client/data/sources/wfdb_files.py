@@ -160,7 +160,8 @@ def piece_of(root: Path, record: Path, header: Header, channel: int, first: int,
         file = path.relative_to(root).as_posix()
         found = path.stat()
         # A header that is changed changes the samples as much as their file does.
-        written = record.with_name(f"{record.name}.hea").stat().st_mtime_ns
+        header_path = record.with_name(f"{record.name}.hea")
+        written = header_path.stat().st_mtime_ns
     except (OSError, ValueError) as error:
         raise SourceError("a signal file is missing", problem=Problem.BAD_SIGNAL_FILE) from error
     return Piece(
@@ -172,6 +173,7 @@ def piece_of(root: Path, record: Path, header: Header, channel: int, first: int,
         baseline=signal.baseline,
         size=found.st_size,
         mtime_ns=max(found.st_mtime_ns, written),
+        header=header_path.relative_to(root).as_posix(),
     )
 
 

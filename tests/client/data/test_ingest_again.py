@@ -22,6 +22,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from client.data.beatstore import BeatStore
 from client.data.ingest import ingest
+from client.data.sources import open_source
+from client.data.todo import plan_patient
 from client.database.forgotten import set_tombstone
 from client.database.session import create_database, sessions
 from client.database.tables import Draw, Patient, Run, Strip
@@ -200,6 +202,23 @@ def test_a_file_that_was_copied_again_is_no_change(
         os.utime(path, (time.time(), time.time() + 1000))
     result = ingest(site, factory)
     assert (result.changed_strips, result.updated_strips, result.notices()) == (0, 0, [])
+
+
+def test_a_signal_file_named_unlike_its_header_is_not_read_again(hospital: Any, make_site: MakeSite) -> None:
+    patient(hospital, 20)
+    hospital.write()
+    for path in hospital.waveforms.rglob("*_0001.dat"):
+        path.rename(path.with_name(f"{path.stem}e.dat"))
+        header = path.with_suffix(".hea")
+        header.write_text(header.read_text().replace(path.name, f"{path.stem}e.dat"))
+        os.utime(header, (time.time(), time.time() + 1000))  # younger than the samples
+    site = make_site(hospital.root, **SHORT)
+    factory = fresh(site)
+    assert ingest(site, factory).accepted_strips == 2
+    with factory() as session:
+        (known,) = session.scalars(select(Patient))
+        source = open_source(site)
+        assert plan_patient("20", site, source, session, known, take_changes=False) is None
 
 
 def test_a_row_that_changed_is_noticed_and_taken_over_only_when_asked(
