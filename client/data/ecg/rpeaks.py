@@ -30,6 +30,12 @@ LATE_T_WAVE_S: Final = 0.500
 # sharp (steepness over height) than its QRS complex by this factor, an ectopic beat seldom comes so early.
 SYSTEMATIC: Final = 0.5
 T_WAVE_SHARPNESS: Final = 0.8
+# Where a T wave alone was found, its QRS complex lies so long before it, is that much sharper and still has
+# this share of the T wave's steepness: a P wave before a wide complex is as sharp, but flat or nearer.
+QRS_BEFORE_T_S: Final = (0.200, 0.400)
+QRS_STEEPNESS: Final = 0.3
+# A pacing spike is a single sample: half its height from one sample to the next. No complex is that sharp.
+SPIKE_SHARPNESS: Final = 0.45
 # A P wave comes this long before its QRS complex at most, and is less steep by this factor.
 P_WAVE_S: Final = 0.240
 P_WAVE_STEEPNESS: Final = 1 / 3
@@ -173,9 +179,7 @@ def without_tall_t_waves(signal: FloatArray, complexes: IntArray) -> IntArray:
     complexes = np.asarray(complexes, dtype=np.int64)
     if len(complexes) < 2:
         return complexes
-    steepness = _steepness(signal, complexes)
-    height = np.ptp(_windows(signal, complexes, SNAP_SAMPLES), axis=1)
-    sharpness = np.divide(steepness, height, out=np.zeros_like(steepness), where=height > 0)
+    sharpness = _sharpness(signal, complexes)
     early = np.diff(complexes) < T_WAVE_S * RATE_HZ
     follows = early & (sharpness[1:] < T_WAVE_SHARPNESS * sharpness[:-1])
     n_follow = int(np.count_nonzero(follows))
@@ -183,6 +187,41 @@ def without_tall_t_waves(signal: FloatArray, complexes: IntArray) -> IntArray:
         return complexes
     kept: IntArray = complexes[np.concatenate([[True], ~follows])]
     return kept
+
+
+def before_t_waves(signal: FloatArray, complexes: IntArray) -> IntArray:
+    """Move to its QRS complex what is a T wave so tall that the complex itself was not found.
+
+    Where half of the beats or more are preceded, 200 to 400 ms before, by something sharper (steeper for its
+    height) that is nearly as steep and was not found, these are T waves.
+
+    Parameters
+    ----------
+    signal : (n_samples,) at 125 Hz, finite.
+    complexes : (n,) ascending sample numbers.
+
+    Returns
+    -------
+    (at most n,) ascending sample numbers.
+    """
+    complexes = np.asarray(complexes, dtype=np.int64)
+    if len(complexes) < 2:
+        return complexes
+    nearest, farthest = (round(seconds * RATE_HZ) for seconds in QRS_BEFORE_T_S)
+    slope = np.abs(np.gradient(signal))
+    # A detector may give the beginning of a T wave; times are from its top.
+    away = np.abs(_windows(signal, complexes, SNAP_SAMPLES) - np.median(signal))
+    top = np.clip(complexes + np.argmax(away, axis=1) - SNAP_SAMPLES, 0, len(signal) - 1)
+    before = _windows(slope, top, farthest)[:, : farthest - nearest + 1]
+    earlier = np.clip(top - farthest + np.argmax(before, axis=1), 0, len(signal) - 1)
+    alone = np.diff(complexes, prepend=-len(signal)) > farthest + SNAP_SAMPLES
+    steep = before.max(axis=1) > QRS_STEEPNESS * _steepness(signal, complexes)
+    sharpness = _sharpness(signal, earlier)
+    sharp = (T_WAVE_SHARPNESS * sharpness > _sharpness(signal, complexes)) & (sharpness < SPIKE_SHARPNESS)
+    t_wave = alone & steep & sharp
+    if np.count_nonzero(t_wave) < SYSTEMATIC * len(complexes):
+        return complexes
+    return np.unique(np.where(t_wave, earlier, complexes))
 
 
 def past_p_waves(signal: FloatArray, complexes: IntArray) -> IntArray:
@@ -261,9 +300,10 @@ def second_opinion(signal: FloatArray) -> IntArray:
     some eighty times slower, so it is asked about a minute, not about a strip. It counts tall T waves
     as beats of their own, and tall T waves are what potassium makes: left in, the comparison would
     throw away the strips this project looks for. Whatever follows a complex within 360 ms and is less
-    steep than it is therefore dropped (a T wave can be as high as its R wave, never as steep), and within
-    500 ms, for slow hearts, what is less than half as steep. A tall P wave it can take for the QRS complex,
-    and then does not see the complex itself: such a beat is moved.
+    steep than it is therefore dropped (a T wave can be as high as its R wave, seldom as steep), within
+    500 ms, for slow hearts, what is less than half as steep, and in rows also T waves that are as steep. A
+    tall P or T wave it can take for the QRS complex, and then does not see the complex itself: such a beat
+    is moved.
 
     Parameters
     ----------
@@ -285,8 +325,8 @@ def second_opinion(signal: FloatArray) -> IntArray:
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         found = xqrs_detect(values, RATE_HZ, verbose=False)
-    found = past_p_waves(values, np.asarray(found, dtype=np.int64))
-    beats = without_t_waves(values, found, steepness_ratio=1.0)
+    found = before_t_waves(values, past_p_waves(values, np.asarray(found, dtype=np.int64)))
+    beats = without_t_waves(values, without_tall_t_waves(values, found), steepness_ratio=1.0)
     return without_t_waves(values, beats, within_s=LATE_T_WAVE_S)
 
 
@@ -324,8 +364,9 @@ def agreement(a: npt.ArrayLike, b: npt.ArrayLike, tolerance: float) -> float:
 
 
 def _heartbeats(signal: FloatArray, complexes: IntArray) -> IntArray:
-    """Move P waves to their complexes and drop T waves, the plain and the tall ones."""
-    return without_tall_t_waves(signal, without_t_waves(signal, past_p_waves(signal, complexes)))
+    """Move P waves, and T waves found alone, to their complexes; drop other T waves."""
+    beats = before_t_waves(signal, past_p_waves(signal, complexes))
+    return without_tall_t_waves(signal, without_t_waves(signal, beats))
 
 
 def _points_down(signal: FloatArray) -> bool:
@@ -343,6 +384,14 @@ def _steepness(signal: FloatArray, complexes: IntArray) -> FloatArray:
         return np.empty(0)
     slopes: FloatArray = np.abs(_windows(np.gradient(signal), complexes, SNAP_SAMPLES)).max(axis=1)
     return slopes
+
+
+def _sharpness(signal: FloatArray, complexes: IntArray) -> FloatArray:
+    """Return how steep each complex is for its height, per sample; 0 for a flat one."""
+    steepness = _steepness(signal, complexes)
+    height = np.ptp(_windows(signal, complexes, SNAP_SAMPLES), axis=1)
+    sharpness: FloatArray = np.divide(steepness, height, out=np.zeros_like(steepness), where=height > 0)
+    return sharpness
 
 
 def _windows(signal: FloatArray, peaks: IntArray, reach: int) -> FloatArray:

@@ -11,6 +11,7 @@ import pytest
 from client.data.ecg.filtering import bandpass, resample
 from client.data.ecg.rpeaks import (
     agreement,
+    before_t_waves,
     detect_r_peaks,
     match,
     past_p_waves,
@@ -112,7 +113,8 @@ def test_a_t_wave_is_early_and_less_than_half_as_steep(delay: int, steepness: fl
     assert {300, 700} <= set(without_t_waves(signal, complexes))
 
 
-@pytest.mark.parametrize("height", [0.7, 1.0, 1.4])
+# From 4 on, the second detector sees T waves and nothing else.
+@pytest.mark.parametrize("height", [0.7, 1.0, 1.4, 4.0, 5.0])
 def test_tall_t_waves_do_not_make_the_detectors_disagree(times: Array, height: float) -> None:
     """The sign of hyperkalemia must not be taken for noise, or the rule would throw the disease away."""
     time = np.arange(7500) / 125
@@ -122,6 +124,7 @@ def test_tall_t_waves_do_not_make_the_detectors_disagree(times: Array, height: f
         tall += 0.5 * height * np.exp(-0.5 * ((time - r - 0.24) / 0.034) ** 2)
     signal = clean(tall)
     assert agreement(detect_r_peaks(signal), second_opinion(signal), TOLERANCE) > 0.95
+    assert match(detect_r_peaks(signal), times * 125, 3)[0] >= len(times) - 1
 
 
 def test_both_detectors_find_the_beats_of_a_clean_signal(signal: Array, times: Array) -> None:
@@ -177,6 +180,32 @@ def test_early_complexes_after_few_beats_are_kept() -> None:
     wide = np.isin(places, ectopic)
     signal = pulses(places, np.where(wide, 1.6, 0.8), np.where(wide, 4.0, 1.6))
     np.testing.assert_array_equal(without_tall_t_waves(signal, places), places)
+
+
+def test_a_t_wave_found_alone_is_moved_to_its_complex() -> None:
+    signal = pulses(
+        np.concatenate([BEATS, BEATS + 30]),
+        np.repeat([0.4, 1.7], len(BEATS)),
+        np.repeat([1.6, 4.5], len(BEATS)),
+    )
+    moved = before_t_waves(signal, BEATS + 30)
+    assert len(moved) == len(BEATS)
+    assert np.abs(moved - BEATS).max() <= 2
+    np.testing.assert_array_equal(before_t_waves(signal, BEATS), BEATS)
+    both = np.sort(np.concatenate([BEATS, BEATS + 30]))
+    np.testing.assert_array_equal(before_t_waves(signal, both), both)
+    assert len(before_t_waves(signal, BEATS[:0])) == 0
+
+
+@pytest.mark.parametrize(("delay", "height"), [(18, 0.4), (35, 0.1)])
+def test_a_sharp_p_wave_before_a_wide_complex_is_not_its_complex(delay: int, height: float) -> None:
+    """Hyperkalemia and pacing make complexes as wide as T waves; the wave before is near, or flat."""
+    signal = pulses(
+        np.concatenate([BEATS - delay, BEATS]),
+        np.repeat([height, 1.0], len(BEATS)),
+        np.repeat([2.5, 5.0], len(BEATS)),
+    )
+    np.testing.assert_array_equal(before_t_waves(signal, BEATS), BEATS)
 
 
 def test_a_fast_heart_with_alternating_beats_keeps_them_all() -> None:
