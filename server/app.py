@@ -13,6 +13,7 @@ from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
+from flwr.supercore.exit import add_exit_handler
 
 from common.config import Settings, make_settings, merge, parse_overrides, validated
 from common.errors import ConfigurationError, FederationError
@@ -37,7 +38,7 @@ def main(grid: Grid, context: Context) -> None:
         names = _registered(coordinator)
         activations = partial(_activations, coordinator)
         heads = heads_of_runs(folder.parent)
-    Federation(
+    federation = Federation(
         grid,
         settings_of(config),
         Path(str(config["out"])),
@@ -47,7 +48,11 @@ def main(grid: Grid, context: Context) -> None:
         names=names,
         activations=activations,
         heads=heads,
-    ).run()
+    )
+    if config["home"]:
+        # A stopped run has five seconds, and the engine may need them all before any exception arrives here.
+        add_exit_handler(federation.interrupted, run_before_force_exit=True)
+    federation.run()
 
 
 def _registered(coordinator: Coordinator) -> dict[int, str]:

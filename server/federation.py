@@ -111,6 +111,7 @@ class Federation:
             If ``out`` holds another federation.
         """
         if self._take_up():
+            self._story.status = "finished"
             return self._result()
         try:
             self._sites.join()
@@ -122,15 +123,20 @@ class Federation:
         except BaseException as error:
             if isinstance(error, Exception):
                 self._story.status, self._story.failure = "failed", str(error)
+                self._tell_if_possible()
             else:
-                self._story.status = "interrupted"
-                self._story.failure = "stopped by its operator; the next run goes on where it stopped"
-            with suppress(StorageError):  # a full disk must not hide what happened
-                self._tell()
+                self.interrupted()
             raise
         self._story.status = "finished"
         self._tell()
         return self._result()
+
+    def interrupted(self) -> None:
+        """Write down that the operator stopped the run, unless it has come to an end."""
+        if self._story.status == "running":
+            self._story.status = "interrupted"
+            self._story.failure = "stopped by its operator; the next run goes on where it stopped"
+            self._tell_if_possible()
 
     # --- federated training -------------------------------------------------------------------------------
 
@@ -315,6 +321,10 @@ class Federation:
         self._story.refused = self._sites.refused
         self._story.absent = tuple(self._sites.missing())
         self._story.write(self.out, self._state)
+
+    def _tell_if_possible(self) -> None:
+        with suppress(StorageError):  # a full disk must not hide what happened
+            self._tell()
 
     def _result(self) -> FederationResult:
         if self._story.selection is None:

@@ -52,6 +52,7 @@ USES: Uses = {
     ),
     f"{_ENGINE}:HttpGrid": ("runtime_api_address", "insecure", "root_certificates", "token"),
     f"{_ENGINE}:HttpGrid._runtime_client": (),
+    "flwr.supercore.exit:add_exit_handler": ("exit_handler", "run_before_force_exit"),
     **patience.USES,
     **{f"{_ENGINE}:{name}": parameters for name, parameters in _REPLACED.items()},
 }

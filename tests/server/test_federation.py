@@ -104,6 +104,37 @@ def test_an_interrupted_federation_ends_with_the_bytes_of_an_uninterrupted_one(
     assert story(tmp_path)["evaluations"] == story(tmp_path, "whole")["evaluations"]
 
 
+def test_a_run_that_is_about_to_be_killed_says_first_that_it_was_stopped(
+    federate: Make, settings_with: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine gives a stopped run five seconds, however busy the machine is."""
+    settings = settings_with()
+    begun: list[Federation] = []
+    seen: list[str] = []
+    take_up, train = Federation._take_up, Federation._round
+
+    def remembered(self: Federation) -> bool:
+        begun.append(self)
+        return take_up(self)
+
+    def stopped(self: Federation, progress: Any) -> None:
+        train(self, progress)
+        self.interrupted()
+        seen.append(story(tmp_path)["status"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Federation, "_take_up", remembered)
+    with monkeypatch.context() as once:
+        once.setattr(Federation, "_round", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            federate(settings)
+    assert seen == ["interrupted"]
+    for _ in range(2):
+        federate(settings)
+        begun[-1].interrupted()  # as on the engine's way out of every run
+        assert story(tmp_path)["status"] == "finished"
+
+
 def test_a_finished_federation_is_returned_without_asking_anybody(
     federate: Make, settings_with: Make, tmp_path: Path
 ) -> None:
