@@ -35,6 +35,12 @@ POSTGRES_START_S = 60
 POSTGRES_STOP_S = 30
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the folders with tests of minutes come first: nobody begins one when the others are done."""
+    tests = Path(__file__).parent
+    items.sort(key=lambda item: item.path.relative_to(tests).parts[0] not in {"simulation", "deployment"})
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder with real recordings and laboratory tables; tests that need it skip where there is none."""

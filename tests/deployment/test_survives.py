@@ -43,7 +43,7 @@ LONG = {"generic": 5, "personal": 0, "beats": 60}
 def settings(rounds: int, **federation: Any) -> dict[str, Any]:
     """Return settings of a federation whose rounds take some seconds at a site."""
     return {
-        "training": {"local_epochs": 10, "beats_per_strip": 0},
+        "training": {"local_epochs": 4, "beats_per_strip": 0},
         "federation": {"rounds": rounds, "min_sites": 1, "join_timeout_s": 60.0, **federation},
     }
 
