@@ -107,7 +107,7 @@ def _processed(strip: FoundStrip, window: Window, settings: Settings) -> FoundSt
         return replace(strip, exclusion=unreadable, reasons=(unreadable,))
     reason = signal.exclusion
     reasons = signal.reasons or (() if reason is None else (reason,))
-    if reason is Exclusion.TOO_LITTLE_SIGNAL and window.unreadable_segments:
+    if reason is Exclusion.TOO_LITTLE_SIGNAL and window.damaged:
         reason = Exclusion.UNREADABLE_SEGMENT  # the cause, where the signal itself is not to blame
         reasons = (reason, *reasons)
     quality = signal.quality

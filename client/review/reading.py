@@ -165,7 +165,7 @@ def _empty(row: Strip, window: Window) -> Seen:
 def _looked_at(row: Strip, window: Window, settings: Settings) -> Seen:
     signal, rate = window.signal_mv, window.rate_hz
     notes = [CHANGED] if row.signal_sha256 not in (None, signal_digest(signal)) else []
-    if window.unreadable_segments:
+    if window.damaged:
         notes.append("A part of the window is missing: a file of it cannot be read.")
     try:
         found = process_strip(signal, rate, settings)
@@ -176,7 +176,7 @@ def _looked_at(row: Strip, window: Window, settings: Settings) -> Seen:
         Mark(float(time), rejected) for time, rejected in zip(found.detected_s, found.rejected, strict=True)
     ]
     verdict = str(found.exclusion or ACCEPTED)
-    if found.exclusion is Exclusion.TOO_LITTLE_SIGNAL and window.unreadable_segments:
+    if found.exclusion is Exclusion.TOO_LITTLE_SIGNAL and window.damaged:
         verdict = str(Exclusion.UNREADABLE_SEGMENT)  # as ingest says it
     accepted = [mark.time_s for mark in marks if mark.rejected is None]
     beats = beats_at_times(spans, accepted or [mark.time_s for mark in marks])

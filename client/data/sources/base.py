@@ -123,16 +123,14 @@ class Window:
     rate_hz : sampling rate, Hz.
     record : WFDB record most of the signal came from, relative to the folder of the waveforms.
     exclusion : why there is no signal, None where there is some.
-    unreadable_segments : segments of the window that are missing or damaged.
     pieces : what was read, in the order in which it was put together.
-    damaged : the missing or damaged files themselves.
+    damaged : files of the window, such as segments, that are missing or damaged.
     """
 
     signal_mv: npt.NDArray[np.float64]
     rate_hz: float
     record: str | None
     exclusion: Exclusion | None
-    unreadable_segments: int = 0
     pieces: tuple[Piece, ...] = ()
     damaged: frozenset[Path] = frozenset()
 
@@ -143,10 +141,6 @@ class Recordings(Protocol):
     @property
     def unreadable_records(self) -> Sequence[str]:
         """One sentence, without identifiers, for every record whose header cannot be read."""
-
-    @property
-    def n_unreadable_segments(self) -> int:
-        """Number of different segments that were asked for and are missing or damaged."""
 
     def lead_ii(self, start: datetime, end: datetime) -> Window:
         """Read lead II from ``start`` up to, not including, ``end``, and nothing else."""

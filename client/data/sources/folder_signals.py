@@ -106,20 +106,14 @@ class FolderRecordings:
         self._with = [one.signal for one in opened if one.has_lead_ii]
         self._without = [one.signal for one in opened if not one.has_lead_ii]
         self._stays = stays
-        self._damaged: set[Path] = set()
-
-    @property
-    def n_unreadable_segments(self) -> int:
-        """Number of different files that were asked for and are missing or damaged."""
-        return len(self._damaged)
 
     def lead_ii(self, start: datetime, end: datetime) -> Window:
         """Read lead II from ``start`` up to, not including, ``end``; see ``windows.window_of``."""
-        window = window_of(self._with, start, end, self._stays, self._damaged)
+        window = window_of(self._with, start, end, self._stays)
         if window.exclusion is not Exclusion.NO_WAVEFORM:
             return window
         # Recordings without lead II have a rate of their own, so they never share a window with the others.
-        return window_of(self._without, start, end, self._stays, self._damaged)
+        return window_of(self._without, start, end, self._stays)
 
 
 def ending(name: str) -> str:

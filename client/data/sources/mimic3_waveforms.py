@@ -9,9 +9,14 @@ import re
 from pathlib import Path
 from typing import Final
 
-from client.data.problems import Problem
-from client.data.sources.segments import RecordIndex, SegmentedRecordings, read_recording
-from common.errors import SourceError
+from client.data.sources.segments import (
+    RecordIndex,
+    SegmentedRecordings,
+    listed_lines,
+    need_records,
+    need_root,
+    read_recording,
+)
 
 __all__ = ["MatchedRecordings", "WaveformIndex", "read_recording"]
 
@@ -38,36 +43,19 @@ class WaveformIndex(RecordIndex):
     """
 
     def __init__(self, root: Path) -> None:
-        if not root.is_dir():
-            raise SourceError(
-                f"{root} does not exist; it should hold the matched waveforms (p00, p01, ...): check "
-                "source.folder and source.waveforms in site.toml",
-                problem=Problem.MISSING_FOLDER,
-            )
+        need_root(root, "the matched waveforms (p00, p01, ...)")
         records: dict[str, list[str]] = {}
         for name in _record_names(root):
             match = RECORD_NAME.fullmatch(name.rpartition("/")[2])
             if match is not None:
                 records.setdefault(str(int(match[1])), []).append(name)
-        if not records:
-            raise SourceError(
-                f"{root} holds no waveform record like p00/p000020/p000020-2183-04-28-17-47; check "
-                "source.waveforms in site.toml",
-                problem=Problem.NO_WAVEFORMS,
-            )
+        need_records(root, records, "p00/p000020/p000020-2183-04-28-17-47")
         super().__init__(root, records)
 
 
 def _record_names(root: Path) -> list[str]:
     listing = root / INDEX
     if listing.is_file():
-        try:
-            lines = listing.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError as error:
-            raise SourceError(
-                f"{listing} cannot be read: {(error.strerror or 'unknown').lower()}; copy it again",
-                problem=Problem.DAMAGED_FILE,
-            ) from None
-        return [line.strip() for line in lines]
+        return listed_lines(listing)
     found = root.glob("p[0-9][0-9]/p*/*.hea")
     return sorted(path.relative_to(root).with_suffix("").as_posix() for path in found)

@@ -13,9 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from client.data.problems import Problem
-from client.data.sources.segments import RecordIndex
-from common.errors import SourceError
+from client.data.sources.segments import RecordIndex, listed_lines, need_records, need_root
 
 INDEX: Final = "RECORDS"
 WAVES: Final = "waves"
@@ -44,27 +42,17 @@ class WaveIndex(RecordIndex):
     """
 
     def __init__(self, root: Path) -> None:
-        if not root.is_dir():
-            raise SourceError(
-                f"{root} does not exist; it should hold the waveforms (waves/p100, waves/p101, ...): check "
-                "source.folder and source.waveforms in site.toml",
-                problem=Problem.MISSING_FOLDER,
-            )
+        need_root(root, "the waveforms (waves/p100, waves/p101, ...)")
         records: dict[str, list[str]] = {}
         for key, name in _listed(root) if (root / INDEX).is_file() else _seen(root):
             records.setdefault(key, []).append(name)
-        if not records:
-            raise SourceError(
-                f"{root} holds no waveform record like waves/p100/p10014354/81739927/81739927; check "
-                "source.waveforms in site.toml",
-                problem=Problem.NO_WAVEFORMS,
-            )
+        need_records(root, records, "waves/p100/p10014354/81739927/81739927")
         super().__init__(root, records, framed=True)
 
 
 def _listed(root: Path) -> Iterator[tuple[str, str]]:
     """Yield patient and record of every line of the list, patient by patient where it lists those."""
-    for line in _lines(root / INDEX):
+    for line in listed_lines(root / INDEX):
         if record := _RECORD_PATH.fullmatch(line):
             yield _key(record["patient"]), line
         elif folder := _FOLDER_PATH.fullmatch(line):
@@ -76,7 +64,7 @@ def _of_patient(root: Path, folder: Path, patient: str) -> Iterator[tuple[str, s
         return
     place = folder.relative_to(root).as_posix()
     if (folder / INDEX).is_file():
-        names = [line for line in _lines(folder / INDEX) if _OWN_PATH.fullmatch(line)]
+        names = [line for line in listed_lines(folder / INDEX) if _OWN_PATH.fullmatch(line)]
     else:
         names = [f"{path.name}/{path.name}" for path in _folders(folder, _RECORD)]
     for name in names:
@@ -97,14 +85,3 @@ def _folders(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
 
 def _key(digits: str) -> str:
     return str(int(digits))
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise SourceError(
-            f"{path} cannot be read: {(error.strerror or 'unknown').lower()}; copy it again",
-            problem=Problem.DAMAGED_FILE,
-        ) from None
-    return [line.strip() for line in text.splitlines()]

@@ -196,16 +196,59 @@ class SegmentedRecordings:
                 self.unreadable_records.append(str(error))
         self._recordings.sort(key=lambda recording: (recording.start, recording.name))
         self._stays = stays
-        self._damaged: set[Path] = set()
-
-    @property
-    def n_unreadable_segments(self) -> int:
-        """Number of different segments that were asked for and are missing or damaged."""
-        return len(self._damaged)
 
     def lead_ii(self, start: datetime, end: datetime) -> Window:
         """Read lead II from ``start`` up to, not including, ``end``; see ``windows.window_of``."""
-        return window_of(self._recordings, start, end, self._stays, self._damaged)
+        return window_of(self._recordings, start, end, self._stays)
+
+
+def need_root(root: Path, holds: str) -> None:
+    """Refuse a folder of waveforms that is not there.
+
+    Raises
+    ------
+    SourceError
+        With what it should hold.
+    """
+    if not root.is_dir():
+        raise SourceError(
+            f"{root} does not exist; it should hold {holds}: check source.folder and source.waveforms in "
+            "site.toml",
+            problem=Problem.MISSING_FOLDER,
+        )
+
+
+def need_records(root: Path, records: Mapping[str, Sequence[str]], example: str) -> None:
+    """Refuse a folder in which no record was found.
+
+    Raises
+    ------
+    SourceError
+        With how a record is named.
+    """
+    if not records:
+        raise SourceError(
+            f"{root} holds no waveform record like {example}; check source.waveforms in site.toml",
+            problem=Problem.NO_WAVEFORMS,
+        )
+
+
+def listed_lines(path: Path) -> list[str]:
+    """Read the lines of a list of records.
+
+    Raises
+    ------
+    SourceError
+        If it cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise SourceError(
+            f"{path} cannot be read: {(error.strerror or 'unknown').lower()}; copy it again",
+            problem=Problem.DAMAGED_FILE,
+        ) from None
+    return [line.strip() for line in text.splitlines()]
 
 
 def segment_header(path: Path) -> Header:

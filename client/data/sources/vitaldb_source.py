@@ -112,18 +112,12 @@ class CaseRecordings:
             for case, file in cases
         ]
         self._stays = stays
-        self._damaged: set[Path] = set()
         self._last: tuple[Path, VitalLead | SourceError | None] | None = None
         self.unreadable_records: list[str] = []
 
-    @property
-    def n_unreadable_segments(self) -> int:
-        """Number of different files that were asked for and are missing, damaged or cut off."""
-        return len(self._damaged)
-
     def lead_ii(self, start: datetime, end: datetime) -> Window:
         """Read lead II from ``start`` up to, not including, ``end``; see ``windows.window_of``."""
-        return window_of(self._recordings, start, end, self._stays, self._damaged)
+        return window_of(self._recordings, start, end, self._stays)
 
     def _lead(self, path: Path) -> VitalLead | None:
         if self._last is None or self._last[0] != path:

@@ -79,7 +79,6 @@ def window_of(
     start: datetime,
     end: datetime,
     stays: Sequence[Stay] | None,
-    damaged_files: set[Path],
 ) -> Window:
     """Put together the lead II from ``start`` up to, not including, ``end``.
 
@@ -91,7 +90,6 @@ def window_of(
     timelines : the patient's recordings, in order of time; where two overlap the first one counts.
     start, end : of the window.
     stays : the patient's stays; None where the source knows none, then all recordings are believed.
-    damaged_files : damaged files are added to it.
     """
     here = [r for r in timelines if r.start < end and r.end > start]
     believed = [r for r in here if stays is None or any(stay.overlaps(r.start, r.end) for stay in stays)]
@@ -120,12 +118,11 @@ def window_of(
             np.copyto(place, part.samples_mv, where=np.isnan(place))
         if samples > most:
             most, record = samples, timeline.name
-    damaged_files |= damaged
     if not pieces:
         reason = Exclusion.NO_WAVEFORM if found == 0 else Exclusion.LEAD_II_ABSENT
         return _nothing(Exclusion.UNREADABLE_SEGMENT if damaged else reason, damaged)
-    return Window(signal, main.rate_hz, record, None, len(damaged), tuple(pieces), frozenset(damaged))
+    return Window(signal, main.rate_hz, record, None, tuple(pieces), frozenset(damaged))
 
 
 def _nothing(reason: Exclusion, damaged: AbstractSet[Path] = frozenset()) -> Window:
-    return Window(np.empty(0), 0.0, None, reason, len(damaged), damaged=frozenset(damaged))
+    return Window(np.empty(0), 0.0, None, reason, damaged=frozenset(damaged))

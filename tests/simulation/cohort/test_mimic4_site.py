@@ -153,6 +153,7 @@ def test_windows_hold_the_same_signal_at_the_same_time(
             start = row.specimen_time - timedelta(minutes=10)
             a, b = theirs.lead_ii(start, row.specimen_time), ours.lead_ii(start, row.specimen_time)
             assert a.exclusion == b.exclusion
+            assert not a.damaged
             if a.exclusion is None:
                 assert b.rate_hz == pytest.approx(249.89)
                 there = np.isfinite(b.signal_mv)
@@ -161,7 +162,6 @@ def test_windows_hold_the_same_signal_at_the_same_time(
                 assert np.isfinite(a.signal_mv).sum() - there.sum() <= 3 * len(b.pieces)
                 compared += 1
         assert not ours.unreadable_records
-        assert ours.n_unreadable_segments == 0
     assert compared >= 8
 
 

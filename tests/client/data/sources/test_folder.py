@@ -214,7 +214,7 @@ def test_a_line_that_is_no_number_costs_its_window_and_is_counted(plain_folder: 
     patient = opened(plain_folder)
     t0 = plain_folder.t0
     window = patient.lead_ii(t0, t0 + 5 * SECOND)
-    assert (window.exclusion, patient.n_unreadable_segments) == (Exclusion.UNREADABLE_SEGMENT, 1)
+    assert (window.exclusion, len(window.damaged)) == (Exclusion.UNREADABLE_SEGMENT, 1)
     assert patient.lead_ii(t0 + 5 * SECOND, t0 + 10 * SECOND).exclusion is None
 
 
@@ -268,7 +268,7 @@ def test_edf_that_ends_early_costs_only_what_is_missing(plain_folder: Any) -> No
     path.write_bytes(path.read_bytes()[: 768 + 300 * 30 + 17])
     patient = opened(plain_folder)
     window = patient.lead_ii(t0, t0 + MINUTE)
-    assert (window.unreadable_segments, patient.n_unreadable_segments) == (1, 1)
+    assert window.damaged == {path}
     np.testing.assert_allclose(window.signal_mv[: 30 * 125], ramp(30), atol=STEP_MV)
     assert np.isnan(window.signal_mv[30 * 125 :]).all()
     assert patient.lead_ii(t0 + 40 * SECOND, t0 + MINUTE).exclusion is Exclusion.UNREADABLE_SEGMENT

@@ -99,7 +99,6 @@ def test_why_there_is_no_lead_ii(hospital: Any) -> None:
     assert why(0, 50) == why(30, 90) == "lead_ii_absent"
     assert why(70, 110) == why(300, 400) == why(-400, -300) == "no_waveform"
     assert why(130, 170) == why(30, 170) == "unreadable_segment"
-    assert patient.n_unreadable_segments == 1
     elsewhere = Stay(T0 + timedelta(hours=13), T0 + timedelta(days=2))
     assert why(0, 50, opened(hospital, name, stays=[elsewhere])) == "no_clinical_overlap"
     nearby = Stay(T0 + timedelta(hours=11), T0 + timedelta(days=2))
@@ -118,7 +117,7 @@ def test_a_damaged_segment_costs_that_segment_only(hospital: Any, damage: str) -
     else:
         file.write_bytes(file.read_bytes()[:40] if how == "cut" else b"")
     window = opened(hospital, name).lead_ii(T0, T0 + 60 * SECOND)
-    assert window.unreadable_segments == 1
+    assert len(window.damaged) == 1
     assert np.isfinite(window.signal_mv).reshape(60, 125).all(axis=1).tolist() == [
         *[True] * 20,
         *[False] * 20,
@@ -198,7 +197,7 @@ def test_the_matched_sample_reads_as_wfdb_reads_it_where_its_segments_exist(real
     start = recording.start + timedelta(seconds=5750 / 125)
     window = patient.lead_ii(start, start + timedelta(minutes=10))
     alone = wfdb.rdrecord(str(root / "p000878" / "3269321_0002"), channel_names=["II"]).p_signal[:, 0]
-    assert (window.exclusion, window.unreadable_segments) == (None, 1)
+    assert (window.exclusion, len(window.damaged)) == (None, 1)
     np.testing.assert_array_equal(window.signal_mv[: len(alone)], alone)
     assert np.isnan(window.signal_mv[len(alone) :]).all()
     much_later = recording.start + timedelta(days=2)
@@ -227,7 +226,7 @@ def test_a_real_record_of_the_year_2896_without_lead_ii_for_hours(real_data: Pat
     # Two long segments with lead II are not in the folder; the readable ones after them are.
     assert at(5_000_000).exclusion == "unreadable_segment"
     last = patient.lead_ii(recording.end - timedelta(minutes=13), recording.end)
-    assert (last.exclusion, last.unreadable_segments) == (None, 1)
+    assert (last.exclusion, len(last.damaged)) == (None, 1)
     assert 89_900 < np.isfinite(last.signal_mv).sum() <= 90_000
 
 

@@ -322,7 +322,7 @@ def test_a_damaged_or_missing_segment_costs_that_segment(hospital: Hospital) -> 
     (folder / "81739927_0002e.dat").write_bytes(b"fLaC")
     (folder / "81739927_0003.hea").write_text("nonsense\n")
     window = index_of(hospital).of(str(ANNE), ALWAYS).lead_ii(T0, T0 + 40 * SECOND)
-    assert (window.exclusion, window.unreadable_segments) == (None, 3)
+    assert (window.exclusion, len(window.damaged)) == (None, 3)
     there = np.flatnonzero(~np.isnan(window.signal_mv))
     assert (there[0], len(there)) == (3 * 625 * 4, len(window.signal_mv) - 3 * 625 * 4)
 
@@ -350,7 +350,7 @@ def test_a_segment_that_samples_at_another_rate_than_its_record_costs_that_segme
     header = folder / "81739927_0002.hea"
     header.write_text(header.read_text().replace("516x4", "516x2"))
     window = index_of(hospital).of(str(ANNE), ALWAYS).lead_ii(T0, T0 + 30 * SECOND)
-    assert (window.unreadable_segments, np.isfinite(window.signal_mv).sum()) == (1, 4000)
+    assert (len(window.damaged), np.isfinite(window.signal_mv).sum()) == (1, 4000)
 
 
 def test_a_record_that_fits_no_stay_is_not_believed(hospital: Hospital) -> None:

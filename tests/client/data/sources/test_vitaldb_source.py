@@ -248,8 +248,8 @@ def test_a_damaged_recording_is_counted_and_not_raised(hospital: Hospital, conte
     (hospital.waveforms / "0012.vital").write_bytes(content)
     patient = hospital.open().opener("5955")()
     found = patient.lead_ii(T0 + 300 * SECOND, T0 + 900 * SECOND)
-    assert (found.exclusion, found.unreadable_segments) == (Exclusion.UNREADABLE_SEGMENT, 1)
-    assert (patient.n_unreadable_segments, list(patient.unreadable_records)) == (1, [])
+    assert (found.exclusion, len(found.damaged)) == (Exclusion.UNREADABLE_SEGMENT, 1)
+    assert list(patient.unreadable_records) == []
 
 
 def test_a_recording_cut_off_loses_only_what_is_missing(hospital: Hospital) -> None:
@@ -258,10 +258,9 @@ def test_a_recording_cut_off_loses_only_what_is_missing(hospital: Hospital) -> N
     patient = hospital.open().opener("5955")()
     early = patient.lead_ii(T0, T0 + 300 * SECOND)
     late = patient.lead_ii(T0 + 600 * SECOND, T0 + 1200 * SECOND)
-    assert (early.exclusion, early.unreadable_segments) == (None, 0)
+    assert (early.exclusion, len(early.damaged)) == (None, 0)
     assert np.isfinite(early.signal_mv).all()
-    assert late.unreadable_segments == 1
-    assert patient.n_unreadable_segments == 1
+    assert len(late.damaged) == 1
 
 
 def test_a_recording_that_is_gone_after_the_folder_was_listed_is_damage(hospital: Hospital) -> None:
