@@ -180,7 +180,7 @@ def pooled_brier(probability: Floats, positive: Bools) -> float | None:
 
 
 def reliability(probability: Floats, positive: Bools) -> tuple[ReliabilityBin, ...] | None:
-    """Return the reliability curve: what was forecast against what happened, from low to high; None below 50 strips.
+    """Return the reliability curve, forecast against what happened, from low to high; None below 50 strips.
 
     Bins hold equal numbers of strips. Probabilities of a few percent are the rule here, and bins of equal
     width would put nearly all strips into the first and leave single ones in the rest. Equal probabilities
