@@ -1,14 +1,14 @@
-"""What a model looks at: Grad-CAM over the mean beat, and a map of beats as the head sees them, with numbers.
+"""What a model sees in a patient's beats, before (generic) and after (selected).
 
-Pure functions on a network and beats; ``explain_patient`` reads one patient's test strips and models and
-applies them before (generic) and after (selected). Source: Chiu 2022, Figure 4.
+``explain`` and ``explain_both`` are pure functions on networks and beats; ``explain_patient`` reads one
+patient's test strips and models and applies them. Source: Chiu 2022, Figure 4.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,10 @@ from sqlalchemy.orm import Session
 
 from client.data.beatstore import BeatStore
 from client.database.tables import Patient, PersonalizationRun, Run, Strip
-from client.learning.dataset import Beats, BeatSource, StripRef, read_strip
-from client.learning.evaluation import INFERENCE_BATCH, embed
+from client.learning.attention import ATTENTION_STAGES, Attention, attention
+from client.learning.beat_map import MAX_BEATS, BeatMap, beat_map, pick
+from client.learning.dataset import LABELLED, Beats, BeatSource, StripRef, read_strip
+from client.learning.evaluation import embed
 from client.learning.models import generic_path, load_network, load_personal, personal_path
 from client.site import Site
 from common.errors import ModelError
@@ -29,29 +31,45 @@ from common.task import Label
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
-# A map of more beats is no clearer and costs by the square; Grad-CAM's mean settles with far fewer.
-MAX_BEATS = 240
-ATTENTION_BEATS = 120
-STRIP_BEATS = 400
-NEIGHBOURS = 10
-PERPLEXITY = 30.0
+# Grad-CAM's mean settles with far fewer beats than a patient has.
+ATTENTION_BEATS: Final = 120
+STRIP_BEATS: Final = 400
+
+#: Only of this protocol are models kept.
+PROTOCOL: Final = "prospective"
+
+#: The head sees the same whatever its weights are, and finds its evidence at the same places whatever its
+#: offset is.
+HEAD: Final = ("head.weight", "head.bias")
+OFFSET: Final = ("head.bias",)
 
 
 @dataclass(frozen=True, eq=False)
-class BeatMap:
-    """Beats in two dimensions, by t-SNE of what the head sees.
+class LabelledBeats:
+    """Beats of both labels.
 
     Attributes
     ----------
-    points : (n, 2)
+    beats : float32 (n, 120), mV, R peak at index 40.
     positive : bool (n,)
-    purity : mean over labels of the share of a beat's 10 nearest neighbours that have its label, measured
-        in the embedding itself, not in the picture. 0.5 if labels are mixed and equally many, 1 if apart.
+    rr_s : (n,) RR interval, seconds; NaN where it is not known.
     """
 
-    points: Floats
+    beats: Beats
     positive: npt.NDArray[np.bool_]
-    purity: float
+    rr_s: Floats
+
+    def of(self, label: Label) -> LabelledBeats:
+        """Return the beats of one label."""
+        own = self.positive == (label == Label.POSITIVE)
+        return LabelledBeats(self.beats[own], self.positive[own], self.rr_s[own])
+
+    def some(self, most: int = ATTENTION_BEATS) -> LabelledBeats:
+        """Return at most so many beats, evenly spread over all of them."""
+        if len(self.beats) <= most:
+            return self
+        picked = np.linspace(0, len(self.beats) - 1, most).round().astype(int)
+        return LabelledBeats(self.beats[picked], self.positive[picked], self.rr_s[picked])
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,159 +78,122 @@ class Explanation:
 
     Attributes
     ----------
-    mean_beat : by label, (120,) mV.
-    attention : by label, (120,) Grad-CAM of the label, mean over at most 120 of its beats, largest value 1.
+    mean_beat : by label, (120,) mV; of all beats, the same for every model.
+    attention : by stage, in the order of the network, and label: Grad-CAM of the label over at most 120 of
+        its beats.
     beats : the map.
     """
 
     mean_beat: Mapping[Label, Floats]
-    attention: Mapping[Label, Floats]
+    attention: Mapping[str, Mapping[Label, Attention]]
     beats: BeatMap
 
 
 @dataclass(frozen=True, eq=False)
 class PatientExplanation:
-    """The generic and the selected model on one patient's test strips."""
+    """The generic and the selected model on one patient's test strips.
+
+    Attributes
+    ----------
+    before, after : the generic and the selected model.
+    method : how the selected model was fitted.
+    n_positive, n_negative : beats.
+    same_map : the selected model has the generic embedding (generic, threshold, closed form), so
+        ``after.beats`` is ``before.beats`` and there is only one map to show.
+    same_attention : the selected model differs by its threshold at most, so ``after.attention`` is
+        ``before.attention``.
+    """
 
     before: Explanation
     after: Explanation
     method: str
     n_positive: int
     n_negative: int
-
-
-def grad_cam(network: ResNet1d, beats: Beats, label: Label, stage: str = "stage4") -> Floats:
-    """Return where a stage finds evidence for a label, mean over beats.
-
-    Each channel of the stage's output is weighted by its mean gradient of the label's logit; what speaks
-    for the label is kept, stretched to the beat's 120 samples and averaged. Source: Selvaraju 2017,
-    "Grad-CAM".
-
-    Parameters
-    ----------
-    network : in evaluation mode.
-    beats : float32 (n, 120), mV.
-    label : positive, or negative: evidence for it is evidence against positive.
-    stage : one of ``common.model.STAGES``. The last has 15 positions of 64 ms with the small stem.
-
-    Returns
-    -------
-    (120,), largest value 1; all zero where nothing speaks for the label.
-    """
-    sign = 1.0 if label == Label.POSITIVE else -1.0
-    network.eval()
-    total: Floats = np.zeros(0)
-    for part in torch.split(torch.from_numpy(beats), INFERENCE_BATCH):
-        with torch.no_grad():
-            output = network.prefix(part, stage)
-        hidden = output.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(sign * network.suffix(hidden, stage).sum(), hidden)
-        evidence = torch.relu((hidden.detach() * gradient.mean(1, keepdim=True)).sum(2))
-        found = evidence.sum(0).numpy().astype(np.float64)
-        total = found if not len(total) else total + found
-    curve = stretch(total / len(beats), beats.shape[1])
-    largest = curve.max()
-    return curve / largest if largest > 0 else curve
-
-
-def stretch(cells: Floats, samples: int) -> Floats:
-    """Interpolate values at the centres of equal cells to every sample; ends are continued flat."""
-    centres = (np.arange(len(cells)) + 0.5) * (samples / len(cells)) - 0.5
-    return np.interp(np.arange(samples), centres, cells)
-
-
-def beat_map(embedding: npt.NDArray[np.floating], positive: npt.NDArray[np.bool_], seed: int) -> BeatMap:
-    """Map beats to the plane by t-SNE, the same way every time.
-
-    Parameters
-    ----------
-    embedding : (n, features) with n of at least 3.
-    positive : (n,)
-    seed : of what little t-SNE leaves to chance after it starts from principal components.
-    """
-    from sklearn.manifold import TSNE  # here, because it takes a second to import and few need it
-
-    values = embedding.astype(np.float64)
-    tsne = TSNE(
-        perplexity=min(PERPLEXITY, (len(values) - 1) / 3),
-        init="pca",
-        method="exact",  # the approximate one depends on the number of threads
-        random_state=seed % 2**32,
-    )
-    points: Floats = tsne.fit_transform(values - values.mean(0)).astype(np.float64)
-    return BeatMap(points, positive, purity(values, positive))
-
-
-def purity(
-    embedding: npt.NDArray[np.floating], positive: npt.NDArray[np.bool_], neighbours: int = NEIGHBOURS
-) -> float:
-    """Return how much the nearest neighbours of a beat share its label; NaN with one label only.
-
-    Parameters
-    ----------
-    embedding : (n, features)
-    positive : (n,)
-    neighbours : how many; fewer where there are not as many other beats.
-    """
-    if positive.all() or not positive.any():
-        return float("nan")
-    values = embedding.astype(np.float64)
-    square = (values**2).sum(1)
-    distance = square[:, None] + square[None] - 2 * values @ values.T
-    np.fill_diagonal(distance, np.inf)
-    nearest = np.argsort(distance, axis=1, kind="stable")[:, : min(neighbours, len(values) - 1)]
-    same = (positive[nearest] == positive[:, None]).mean(1)
-    return float((same[positive].mean() + same[~positive].mean()) / 2)
+    same_map: bool
+    same_attention: bool
 
 
 def explain(
     network: ResNet1d,
-    beats: Beats,
-    positive: npt.NDArray[np.bool_],
+    data: LabelledBeats,
     names: tuple[object, ...],
-    stage: str = "stage4",
+    stages: Sequence[str] = ATTENTION_STAGES,
     max_beats: int = MAX_BEATS,
 ) -> Explanation:
     """Explain one model on beats of both labels.
 
     Parameters
     ----------
-    network : in evaluation mode.
-    beats, positive : (n, 120) mV and (n,).
+    network : is put into evaluation mode.
+    data : at least one beat of each label, three in all.
     names : of the random stream that picks the mapped beats; the same names map the same beats.
-    stage : for Grad-CAM.
+    stages : for Grad-CAM.
     max_beats : mapped at most, half of them of each label.
     """
-    picked = pick(positive, max_beats, stream(*names, "beats"))
-    own = {label: beats[positive == (label == Label.POSITIVE)] for label in (Label.POSITIVE, Label.NEGATIVE)}
     return Explanation(
-        mean_beat={label: part.mean(0, dtype=np.float64) for label, part in own.items()},
-        attention={label: grad_cam(network, some(part), label, stage) for label, part in own.items()},
-        beats=beat_map(embed(network, beats[picked]), positive[picked], key(*names, "t-sne")),
+        mean_beat={label: data.of(label).beats.mean(0, dtype=np.float64) for label in LABELLED},
+        attention=_attention(network, data, stages),
+        beats=_map(network, data, names, max_beats),
     )
 
 
-def some(beats: Beats, most: int = ATTENTION_BEATS) -> Beats:
-    """Return at most so many beats, evenly spread over all of them."""
-    if len(beats) <= most:
-        return beats
-    picked: Beats = beats[np.linspace(0, len(beats) - 1, most).round().astype(int)]
-    return picked
+def explain_both(
+    before: ResNet1d,
+    after: ResNet1d,
+    data: LabelledBeats,
+    method: str,
+    names: tuple[object, ...],
+    stages: Sequence[str] = ATTENTION_STAGES,
+    max_beats: int = MAX_BEATS,
+) -> PatientExplanation:
+    """Explain the generic and the selected model on the same beats; what cannot differ is computed once.
+
+    Parameters
+    ----------
+    before, after : networks of one architecture.
+    data, names, stages, max_beats : as for ``explain``.
+    method : how ``after`` was fitted.
+    """
+    first = explain(before, data, names, stages, max_beats)
+    same_map, same_attention = (equal_but_for(part, before, after) for part in (HEAD, OFFSET))
+    return PatientExplanation(
+        before=first,
+        after=Explanation(
+            mean_beat=first.mean_beat,
+            attention=first.attention if same_attention else _attention(after, data, stages),
+            beats=first.beats if same_map else _map(after, data, names, max_beats),
+        ),
+        method=method,
+        n_positive=int(data.positive.sum()),
+        n_negative=int((~data.positive).sum()),
+        same_map=same_map,
+        same_attention=same_attention,
+    )
 
 
-def pick(
-    positive: npt.NDArray[np.bool_], count: int, generator: np.random.Generator
-) -> npt.NDArray[np.int64]:
-    """Pick at most ``count`` beats, at most half of them of each label, in order."""
-    parts = []
-    for label in (True, False):
-        places = np.flatnonzero(positive == label)
-        parts.append(generator.permutation(places)[: count // 2])
-    return np.sort(np.concatenate(parts))
+def equal_but_for(names: Sequence[str], one: ResNet1d, other: ResNet1d) -> bool:
+    """Say whether two networks of one architecture hold the same numbers everywhere but in these arrays."""
+    first, second = one.state_dict(), other.state_dict()
+    return all(torch.equal(first[name], second[name]) for name in first if name not in names)
+
+
+def _attention(
+    network: ResNet1d, data: LabelledBeats, stages: Sequence[str]
+) -> dict[str, dict[Label, Attention]]:
+    found: dict[Label, dict[str, Attention]] = {}
+    for label in LABELLED:
+        own = data.of(label).some()
+        found[label] = attention(network, own.beats, own.rr_s, label, stages)
+    return {stage: {label: found[label][stage] for label in LABELLED} for stage in found[Label.POSITIVE]}
+
+
+def _map(network: ResNet1d, data: LabelledBeats, names: tuple[object, ...], max_beats: int) -> BeatMap:
+    picked = pick(data.positive, max_beats, stream(*names, "beats"))
+    return beat_map(embed(network, data.beats[picked]), data.positive[picked], key(*names, "t-sne"))
 
 
 def explain_patient(
-    site: Site, session: Session, row: PersonalizationRun, stage: str = "stage4"
+    site: Site, session: Session, row: PersonalizationRun, stages: Sequence[str] = ATTENTION_STAGES
 ) -> PatientExplanation:
     """Explain the generic and the selected model on a patient's test strips.
 
@@ -220,17 +201,22 @@ def explain_patient(
     ----------
     site : whose beats and models are read.
     session : of its database.
-    row : a patient with personal models (outcome personal or not_interleaved).
+    row : a patient with personal models (outcome personal or not_interleaved, protocol prospective).
+    stages : for Grad-CAM.
 
     Raises
     ------
     ModelError
-        If the patient has no personal models, a file is missing or damaged, or the generic model on disk is
-        another one than the run's.
+        If the patient has no personal models under this protocol, a file is missing or damaged, the generic
+        model on disk is another one than the run's, or test strips are no longer there.
+    StorageError
+        If beats are no longer there.
     """
     run = session.get_one(Run, row.run_id)
     if row.selected_method is None:
         raise ModelError(f"this patient has no personal models (outcome {row.outcome}); nothing to explain")
+    if row.protocol != PROTOCOL:
+        raise ModelError(f"models are kept of the protocol {PROTOCOL}, not of {row.protocol}")
     path = generic_path(site, run.name, row.generic_sha256)
     before, digest = load_network(path)
     if digest != row.generic_sha256:
@@ -244,31 +230,43 @@ def explain_patient(
             site, run.name, run.id, row.patient_id, row.selected_method, row.generic_sha256
         )
         after = load_personal(suffix, path).network
-    strips = _strips(session, row.details["test"])
-    beats, positive = _beats(BeatStore(site.beats), strips)
+    data = read_beats(session, BeatStore(site.beats), row.details["test"])
     source = session.get_one(Patient, row.patient_id).source_key
-    names = (run.seed, "explain", site.name, source)
-    return PatientExplanation(
-        before=explain(before, beats, positive, names, stage),
-        after=explain(after, beats, positive, names, stage),
-        method=row.selected_method,
-        n_positive=int(positive.sum()),
-        n_negative=int((~positive).sum()),
+    return explain_both(
+        before, after, data, row.selected_method, (run.seed, "explain", site.name, source), stages
     )
 
 
-def _strips(session: Session, ids: Sequence[int]) -> list[StripRef]:
-    columns = (
-        Strip.id, Strip.patient_id, Strip.label, Strip.start, Strip.end, Strip.beat_offset, Strip.n_beats
-    )  # fmt: skip
-    rows = session.execute(select(*columns).where(Strip.id.in_(ids)).order_by(Strip.start, Strip.label))
-    strips: list[StripRef] = []
-    for strip_id, patient, label, start, end, offset, n_beats in rows:
-        strips.append(StripRef(strip_id, patient, Label(label), start, end, int(offset or 0), n_beats))
-    return strips
+def read_beats(session: Session, store: BeatSource, strip_ids: Sequence[int]) -> LabelledBeats:
+    """Read at most 400 beats of each of some strips, strips in order of time.
 
+    The RR interval of a beat is that of its strip's heart rate, the median.
 
-def _beats(store: BeatSource, strips: Sequence[StripRef]) -> tuple[Beats, npt.NDArray[np.bool_]]:
-    parts = [read_strip(store, strip, STRIP_BEATS) for strip in strips]
-    positive = np.repeat([strip.positive for strip in strips], [len(part) for part in parts])
-    return np.concatenate(parts), positive.astype(bool)
+    Raises
+    ------
+    ModelError
+        If a strip is no longer accepted or stored, or there are not strips of both labels.
+    """
+    rows = session.execute(
+        select(
+            Strip.id, Strip.patient_id, Strip.label, Strip.start, Strip.end, Strip.beat_offset, Strip.n_beats,
+            Strip.heart_rate_bpm,
+        )
+        .where(Strip.id.in_(strip_ids), Strip.exclusion.is_(None), Strip.beat_offset.is_not(None))
+        .order_by(Strip.start, Strip.label)
+    ).all()  # fmt: skip
+    if len(rows) != len(strip_ids) or {row.label for row in rows} != set(LABELLED):
+        raise ModelError(
+            f"of {len(strip_ids)} test strips {len(rows)} are still there, and both labels are needed; run "
+            "the personalization again"
+        )
+    beats: list[Beats] = []
+    positive: list[npt.NDArray[np.bool_]] = []
+    rr_s: list[Floats] = []
+    for strip_id, patient, label, start, end, offset, n_beats, rate in rows:
+        strip = StripRef(strip_id, patient, Label(label), start, end, int(offset or 0), n_beats)
+        own = read_strip(store, strip, STRIP_BEATS)
+        beats.append(own)
+        positive.append(np.full(len(own), strip.positive))
+        rr_s.append(np.full(len(own), 60 / rate if rate else np.nan))
+    return LabelledBeats(np.concatenate(beats), np.concatenate(positive), np.concatenate(rr_s))

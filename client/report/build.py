@@ -16,6 +16,7 @@ from client.report.comparison import Comparison, compare
 from client.report.drawing import Drawing
 from client.report.evidence import Evidence, Personal
 from client.report.example import choose, explain_example
+from client.report.looking import attention_table
 from client.report.reading import read_evidence
 from client.site import Site
 from common.config import Settings
@@ -132,6 +133,7 @@ def page_content(
             "figures": [draw.beats(seen, patient.patient), draw.beat_map(seen, patient.patient)]
             if patient and seen
             else [],
+            "attention": attention_table(seen, settings.words) if patient and seen else None,
         },
         "facts": facts(settings, evidence),
         "settings": json.dumps(evidence.settings, indent=2, sort_keys=True, ensure_ascii=False),

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
-from client.learning.explain import BeatMap, Explanation, PatientExplanation
+from client.learning.beat_map import BeatMap
+from client.learning.explain import Explanation, PatientExplanation
 from client.report import figures, flow
 from client.report.comparison import FITTED, Comparison
 from client.report.evidence import CohortEvidence, Generic, Personal
-from client.report.example import HEAD_ONLY
 from common.config import Settings
 from common.page import METHODS, Figure, flowchart, inline_svg
 from common.page.numbers import count, decimal, figure_value, plural
@@ -127,41 +127,64 @@ class Drawing:
         task = self.settings.words
         names = {str(Label.POSITIVE): task.short_positive, str(Label.NEGATIVE): task.short_negative}
         panels = [("Generic model", seen.before)]
-        if seen.method != "generic":
+        if not seen.same_attention:
             panels.append((_after(seen.method), seen.after))
         views = [
-            figures.BeatView(title, _by_name(one.mean_beat), _by_name(one.attention)) for title, one in panels
+            figures.BeatView(
+                title,
+                _by_name(one.mean_beat),
+                {
+                    _stage(stage): _by_name({label: found.curve for label, found in by_label.items()})
+                    for stage, by_label in one.attention.items()
+                },
+            )
+            for title, one in panels
         ]
         text = (
             f"Patient {patient}, test strips: mean beat by label ({task.positive} {count(seen.n_positive)}, "
             f"{task.negative} {count(seen.n_negative)} beats). "
+        )
+        widths = {
+            _stage(stage): by_label[Label.POSITIVE].cell_ms
+            for stage, by_label in seen.before.attention.items()
+        }
+        cells = ", ".join(f"{decimal(width, 0)} ms in {stage}" for stage, width in widths.items())
+        note = (
+            f" {METHODS[seen.method].title} moves only the threshold, so it looks at the same places."
+            if seen.same_attention and seen.method != "generic"
+            else ""
         )
         return self._page(
             figures.mean_beats(views, names),
             "beats",
             "Mean beats of one patient and what the models look at",
             text,
-            f"{text}Below, for each label, where the last convolution finds "
+            f"{text}Below, for each label, where a stage of the network finds "
             "evidence for it (Grad-CAM, highest "
-            "point set to 1). It shows where a model looks, not why, and a cell is 64 ms wide or more.",
+            f"point set to 1). It shows where a model looks, not why, and no finer than a cell: {cells}, "
+            f"the last.{note}",
         )
 
     def beat_map(self, seen: PatientExplanation, patient: int) -> Figure:
         """Draw the map of one patient's beats; once where the models share the embedding."""
         task = self.settings.words
         names = {str(Label.POSITIVE): task.short_positive, str(Label.NEGATIVE): task.short_negative}
-        same = seen.method in HEAD_ONLY
         panels: list[tuple[str, Explanation]] = [("Generic model", seen.before)]
-        if not same:
+        if not seen.same_map:
             panels.append((_after(seen.method), seen.after))
         drawn = [
-            (f"{title}: purity {decimal(one.beats.purity, 2)}", _groups(one.beats)) for title, one in panels
+            (
+                f"{title}: purity {decimal(one.beats.purity, 2)}, "
+                f"silhouette {decimal(one.beats.silhouette, 2)}",
+                _groups(one.beats),
+            )
+            for title, one in panels
         ]
         shown = len(seen.before.beats.points)
         note = (
             f" {METHODS[seen.method].title} changes only the last layer, so the map "
             "is the same before and after."
-            if same and seen.method != "generic"
+            if seen.same_map and seen.method != "generic"
             else ""
         )
         text = (
@@ -169,13 +192,19 @@ class Drawing:
             "last layer sees them, drawn in two "
             "dimensions (t-SNE). Purity: share of a beat’s 10 nearest neighbours "
             "that have its label, measured "
-            f"before drawing; 0.5 where labels are mixed, 1 where they are apart.{note}"
+            "before drawing; 0.5 where labels are mixed, 1 where they are apart. Silhouette, measured there "
+            f"too: 0 where labels are mixed, 1 where each label is one group of like beats far from the "
+            f"other.{note}"
         )
         return self._page(figures.embedding(drawn, names), "map", "Map of one patient’s beats", text, text)
 
 
 def _after(method: str) -> str:
     return f"Selected: {METHODS[method].title.lower()}"
+
+
+def _stage(name: str) -> str:
+    return name.replace("stage", "stage ")
 
 
 def _by_name(values: Mapping[Label, figures.Floats]) -> dict[str, figures.Floats]:

@@ -177,23 +177,28 @@ class BeatView:
     ----------
     title : of the panel.
     beats : mean beat per label (120,), mV.
-    attention : relevance per label (120,), 0 to 1, or empty where there is none.
+    attention : by stage and label, relevance (120,), 0 to 1; all zero where there is none.
     """
 
     title: str
     beats: Mapping[str, Floats]
-    attention: Mapping[str, Floats]
+    attention: Mapping[str, Mapping[str, Floats]]
 
 
 def mean_beats(views: Sequence[BeatView], names: Mapping[str, str]) -> Canvas:
-    """Draw mean beats by label, and below them where the model's last convolution looks (Grad-CAM)."""
-    canvas = figure(WIDTH, 3.5)
+    """Draw mean beats by label, and below them where stages of the model look (Grad-CAM)."""
+    rows = [(stage, label) for label in views[0].beats for stage in views[0].attention]
+    row_in, beats_in, below_in, above_in = 0.26, 2.05, 0.5, 0.35
+    height = beats_in + above_in + below_in + row_in * len(rows)
+    canvas = figure(WIDTH, height)
     low = min(float(np.min(beat)) for view in views for beat in view.beats.values())
     high = max(float(np.max(beat)) for view in views for beat in view.beats.values())
-    width = 0.9 / len(views)
+    width = 0.87 / len(views)
     for index, view in enumerate(views):
-        left = 0.08 + index * (width + 0.01)
-        axes = canvas.add_axes((left, 0.32, width - 0.05, 0.58))
+        left = 0.12 + index * width
+        axes = canvas.add_axes(
+            (left, (below_in + row_in * len(rows)) / height, width - 0.04, beats_in / height)
+        )
         for label, beat in view.beats.items():
             marks = LABEL_MARKS[label]
             time = (np.arange(len(beat)) - R_PEAK) / RATE_HZ * 1000
@@ -204,25 +209,27 @@ def mean_beats(views: Sequence[BeatView], names: Mapping[str, str]) -> Canvas:
         axes.tick_params(labelbottom=False)
         if index == 0:
             axes.legend(loc="upper right", frameon=False, fontsize=9, handlelength=2.6)
-        for row, label in enumerate(view.beats):
-            strip = canvas.add_axes((left, 0.215 - 0.075 * row, width - 0.05, 0.06))
-            _attention(strip, view.attention.get(label), time, label)
+        for row, (stage, label) in enumerate(rows):
+            bottom = below_in + row_in * (len(rows) - 1 - row)
+            strip = canvas.add_axes((left, bottom / height, width - 0.04, 0.8 * row_in / height))
+            _attention(strip, view.attention[stage][label], time, label)
             if index == 0:
-                strip.set_ylabel(names[label], rotation=0, ha="right", va="center", fontsize=8, color=INK)
-            last = row == len(view.beats) - 1
+                title = f"{names[label]}, {stage}"
+                strip.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=8, color=INK)
+            last = row == len(rows) - 1
             strip.tick_params(labelbottom=last, length=3 if last else 0, labelsize=8.5, colors=INK)
             if last:
                 strip.set_xlabel("time from the R peak, ms", fontsize=9, color=INK)
     return canvas
 
 
-def _attention(axes: Axes, relevance: Floats | None, time: Floats, label: str) -> None:
+def _attention(axes: Axes, relevance: Floats, time: Floats, label: str) -> None:
     axes.set_yticks([])
     axes.set_xlim(time[0], time[-1])
     axes.set_ylim(0, 1)
     for spine in axes.spines.values():
         spine.set_color(GRID)
-    if relevance is None or not len(relevance):
+    if not relevance.any():
         axes.text(0.5, 0.5, "none", transform=axes.transAxes, ha="center", va="center", fontsize=8)
         return
     # One area instead of a heat map: dark where relevance is high would not print, height does.
@@ -239,7 +246,7 @@ def embedding(panels: Sequence[tuple[str, Mapping[str, Floats]]], names: Mapping
     """
     canvas = figure(WIDTH, 3.6)
     grid = canvas.subplots(1, len(panels), squeeze=False)
-    canvas.subplots_adjust(left=0.03, right=0.98, top=0.82, bottom=0.04, wspace=0.12)
+    canvas.subplots_adjust(left=0.03, right=0.98, top=0.9, bottom=0.1, wspace=0.12)
     for axes, (title, groups) in zip(grid.ravel(), panels, strict=True):
         for label, points in groups.items():
             marks = LABEL_MARKS[label]
@@ -251,7 +258,7 @@ def embedding(panels: Sequence[tuple[str, Mapping[str, Floats]]], names: Mapping
         tidy(axes, title=title, grid="")
         axes.set_xticks([])
         axes.set_yticks([])
-    grid.ravel()[0].legend(
-        loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, fontsize=9, handletextpad=0.2
-    )
+    # Below both panels: a title may be as long as its panel is wide.
+    handles = grid.ravel()[0].get_legend_handles_labels()
+    canvas.legend(*handles, loc="lower center", ncols=2, frameon=False, fontsize=9, handletextpad=0.2)
     return canvas
