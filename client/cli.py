@@ -241,7 +241,10 @@ def _personalized(site: Site, name: str) -> str:
     columns = (PersonalizationRun.outcome, PersonalizationRun.selected_method)
     with sessions(open_database(site.database_url))() as session:
         run = latest_run(session, "personalization", name)
-        counted = select(*columns, func.count()).where(PersonalizationRun.run_id == (run.id if run else None))
+        counted = select(*columns, func.count()).where(
+            PersonalizationRun.run_id == (run.id if run else None),
+            PersonalizationRun.protocol == "prospective",
+        )
         rows = session.execute(counted.group_by(*columns).order_by(*columns)).all()
     told = [f"{n} {outcome}{f', selected {method}' if method else ''}" for outcome, method, n in rows]
     return "; ".join(told) or "no patient has enough strips of both labels"

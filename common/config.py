@@ -157,6 +157,12 @@ class FederationSettings(Section):
 class PersonalizationSettings(Section):
     """Fitting the generic model to one patient."""
 
+    protocols: tuple[Literal["prospective", "paper"], ...] = Field(
+        ("prospective", "paper"), min_length=1, description="Which are run; prospective always"
+    )
+    depth: Literal["quick", "full"] = Field(
+        "full", description="quick: without the network from scratch, the published rate and the day control"
+    )
     rounds: int = Field(5, ge=1, le=20, description="Personalization rounds at most")
     test_share: float = Field(0.25, gt=0, lt=1, description="Share of a label's strips kept for the test")
     min_test: int = Field(2, ge=1, description="Least test strips of each label")
@@ -168,11 +174,31 @@ class PersonalizationSettings(Section):
     epochs: int = Field(5, ge=1, le=100, description="Epochs per personalization round")
     learning_rate: float = Field(1e-3, gt=0, le=1, description="Adam learning rate")
     batch_size: int = Field(64, ge=2, le=4096, description="Beats per optimizer step")
+    start: Literal["restart", "continue"] = Field(
+        "restart", description="A round begins from the generic model, or goes on from the round before"
+    )
+    statistics: Literal["frozen", "trained"] = Field(
+        "frozen", description="Batch-norm statistics of the trained stages"
+    )
+    paper_start: Literal["restart", "continue"] = Field("continue", description="start, protocol paper")
+    paper_statistics: Literal["frozen", "trained"] = Field(
+        "trained", description="statistics, protocol paper"
+    )
+    paper_learning_rate: float = Field(5e-5, gt=0, le=1, description="The published learning rate")
+    paper_batch_size: int = Field(1024, ge=2, le=4096, description="The published batch")
     head: Literal["new", "kept"] = Field("new", description="new: fresh random head, as in the paper")
     balance: Literal["labels", "natural"] = Field("labels", description="Weight of the two labels")
     penalty: float = Field(0.1, gt=0, description="Closed-form head: pull toward the generic head")
+    feature_penalty: float = Field(0.1, gt=0, description="Baselines on features: pull toward no slope")
     guard_margin: float = Field(0.05, ge=0, description="Summed log loss a complex model must win by")
     guard_pairs: int = Field(2, ge=1, description="Scored pairs before anything but generic is selected")
+
+    @field_validator("protocols")
+    @classmethod
+    def _with_the_primary_one(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "prospective" not in value or len(set(value)) < len(value):
+            raise ValueError("name each protocol once; prospective answers the question and is always run")
+        return value
 
 
 class PolicySettings(Section):

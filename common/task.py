@@ -78,7 +78,7 @@ HYPERKALEMIA = Task(
             "model": {"depth": 18, "width": 8, "stem": "small"},
             "training": {"beats_per_strip": 30},
             "federation": {"rounds": 10},
-            "personalization": {"beats_per_strip": 40},
+            "personalization": {"beats_per_strip": 40, "depth": "quick"},
         },
         # Chiu 2022 as far as it is stated: ResNet-50, Adam 5e-5, batch 1024, halved after 3 flat epochs.
         "paper": {

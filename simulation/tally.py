@@ -155,7 +155,7 @@ def _generic(session: Session, runs: Sequence[Run]) -> GenericTally | None:
 def _patients(session: Session, site: str, run: Run) -> list[PatientTally]:
     rows = session.scalars(
         select(PersonalizationRun)
-        .where(PersonalizationRun.run_id == run.id)
+        .where(PersonalizationRun.run_id == run.id, PersonalizationRun.protocol == "prospective")
         .order_by(PersonalizationRun.patient_id)
     ).all()
     return [_patient(site, run.name, row) for row in rows]

@@ -24,7 +24,7 @@ from common.files import storage_errors
 if TYPE_CHECKING:
     from alembic.config import Config
 
-SCHEMA_VERSION = "0002"  # the newest file in migrations/versions; a test compares
+SCHEMA_VERSION = "0003"  # the newest file in migrations/versions; a test compares
 MIGRATIONS = Path(__file__).parent / "migrations"
 CONNECT_TIMEOUT_S = 10
 #: Patients' data: the file of the database is for its owner only.

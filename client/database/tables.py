@@ -19,10 +19,12 @@ from sqlalchemy import (
     Dialect,
     Float,
     ForeignKey,
+    Index,
     MetaData,
     String,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -316,7 +318,7 @@ class PersonalizationRun(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
     patient_id: Mapped[int] = mapped_column(ForeignKey("patients.id"), index=True)
-    protocol: Mapped[str] = mapped_column(Text(16), doc="prospective or paper")
+    protocol: Mapped[str] = mapped_column(Text(16), doc="prospective, paper or a control")
     outcome: Mapped[str] = mapped_column(Text(24), doc="How it ended, or why it was not done")
     generic_sha256: Mapped[str] = mapped_column(Text(64), doc="Generic model it began from")
     cut: Mapped[datetime | None] = mapped_column(doc="Start of the first test strip")
@@ -346,7 +348,9 @@ class PersonalizationRound(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     personalization_run_id: Mapped[int] = mapped_column(ForeignKey("personalization_runs.id"))
     round: Mapped[int] = mapped_column(doc="0 is the generic model before any personal strip")
-    method: Mapped[str] = mapped_column(Text(16), doc="generic, threshold, closed_form, fine_tuned, selected")
+    method: Mapped[str] = mapped_column(
+        Text(16), doc="generic, threshold, closed_form, fine_tuned, selected, or a baseline"
+    )
     chosen: Mapped[str | None] = mapped_column(Text(16), doc="For selected: the method behind it")
     guard_loss: Mapped[float | None] = mapped_column(doc="Log loss on pair round + 1 before training on it")
     tp: Mapped[int] = mapped_column(doc="Beats; tp, fp, tn, fn as usual")
@@ -371,7 +375,17 @@ class StripPrediction(Base):
     """What one model said about one strip. ``round`` and ``method`` as in personalization rounds."""
 
     __tablename__ = "strip_predictions"
-    __table_args__ = (UniqueConstraint("run_id", "strip_id", "method", "round", "purpose"),)
+    __table_args__ = (
+        UniqueConstraint("run_id", "personalization_run_id", "strip_id", "method", "round", "purpose"),
+        # Empty values differ from one another in the rule above.
+        Index(
+            "ix_strip_predictions_unseen",
+            *("run_id", "strip_id", "method", "round", "purpose"),
+            unique=True,
+            sqlite_where=text("personalization_run_id is null"),
+            postgresql_where=text("personalization_run_id is null"),
+        ),
+    )
     id: Mapped[int] = mapped_column(primary_key=True)
     run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
     personalization_run_id: Mapped[int | None] = mapped_column(

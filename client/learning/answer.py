@@ -12,7 +12,7 @@ from client.database.queries import GROUPS, TRAINED, Member, members
 from client.database.tables import PersonalizationRun, Run
 from client.learning.differencing import Sizes
 from client.learning.evaluation import StripScore
-from client.learning.planning import Outcome
+from client.learning.planning import PROSPECTIVE, Outcome
 from client.learning.release import Release, uncounted
 from client.learning.release_cohort import (
     known_groups,
@@ -38,7 +38,9 @@ def answer(session: Session, site: Site, run: Run, cohort: Run, unseen: list[Str
     """
     release = Release(site.settings.policy.min_cell)
     everybody = members(session, cohort.id)
-    query = select(PersonalizationRun).where(PersonalizationRun.run_id == run.id)
+    query = select(PersonalizationRun).where(
+        PersonalizationRun.run_id == run.id, PersonalizationRun.protocol == PROSPECTIVE
+    )
     outcomes = {row.patient_id: row.outcome for row in session.scalars(query)}
     groups = {
         "primary": {patient for patient, outcome in outcomes.items() if outcome == Outcome.PERSONAL},
@@ -107,7 +109,8 @@ def _release_outcomes(release: Release, outcomes: Counter[str]) -> None:
 
     The sums of the primary result tell its number of patients; then only the others are one table.
     """
-    counts = {outcome.value: outcomes[outcome.value] for outcome in Outcome}
+    told = [outcome for outcome in Outcome if outcome is not Outcome.NOT_COMPUTABLE]  # of controls alone
+    counts = {outcome.value: outcomes[outcome.value] for outcome in told}
     primary = counts[Outcome.PERSONAL]
     if primary >= release.min_cell:
         release.count("outcome.personal", counts.pop(Outcome.PERSONAL), primary)

@@ -51,6 +51,7 @@ class StripRef:
     start, end : the strip's window.
     offset, n_beats : its place in the beat store.
     value : potassium in mEq/L, None where the label is not a measurement.
+    heart_rate_bpm : from the median RR interval, None where unknown.
     """
 
     strip_id: int
@@ -61,6 +62,7 @@ class StripRef:
     offset: int
     n_beats: int
     value: float | None = None
+    heart_rate_bpm: float | None = None
 
     @property
     def positive(self) -> bool:
@@ -94,7 +96,7 @@ def cohort_strips(
     query = (
         select(
             Strip.id, Strip.patient_id, Strip.label, Strip.start, Strip.end, Strip.beat_offset, Strip.n_beats,
-            Strip.value, Strip.run_id,
+            Strip.value, Strip.heart_rate_bpm, Strip.run_id,
         )
         .join(CohortMember, CohortMember.patient_id == Strip.patient_id)
         .where(CohortMember.run_id == cohort_run_id, Strip.exclusion.is_(None), Strip.n_beats > 0)
@@ -106,8 +108,8 @@ def cohort_strips(
         query = query.where(CohortMember.split.in_(splits))
     inside = frozen(session, cohort_run_id)
     strips = [
-        StripRef(strip_id, patient, Label(label), start, end, offset, n_beats, value)
-        for strip_id, patient, label, start, end, offset, n_beats, value, run in session.execute(query)
+        StripRef(strip_id, patient, Label(label), start, end, offset, n_beats, value, rate)
+        for strip_id, patient, label, start, end, offset, n_beats, value, rate, run in session.execute(query)
         if offset is not None and inside.holds(strip_id, run)
     ]
     if inside.last_strip is not None:

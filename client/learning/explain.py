@@ -23,6 +23,7 @@ from client.learning.beat_map import MAX_BEATS, BeatMap, beat_map, pick
 from client.learning.dataset import LABELLED, Beats, BeatSource, StripRef, read_strip
 from client.learning.evaluation import embed
 from client.learning.models import generic_path, load_network, load_personal, personal_path
+from client.learning.planning import PROSPECTIVE
 from client.site import Site
 from common.errors import ModelError
 from common.model import ResNet1d
@@ -35,8 +36,6 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 ATTENTION_BEATS: Final = 120
 STRIP_BEATS: Final = 400
 
-#: Only of this protocol are models kept.
-PROTOCOL: Final = "prospective"
 
 #: The head sees the same whatever its weights are, and finds its evidence at the same places whatever its
 #: offset is.
@@ -215,8 +214,8 @@ def explain_patient(
     run = session.get_one(Run, row.run_id)
     if row.selected_method is None:
         raise ModelError(f"this patient has no personal models (outcome {row.outcome}); nothing to explain")
-    if row.protocol != PROTOCOL:
-        raise ModelError(f"models are kept of the protocol {PROTOCOL}, not of {row.protocol}")
+    if row.protocol != PROSPECTIVE:
+        raise ModelError(f"models are kept of the protocol {PROSPECTIVE}, not of {row.protocol}")
     path = generic_path(site, run.name, row.generic_sha256)
     before, digest = load_network(path)
     if digest != row.generic_sha256:

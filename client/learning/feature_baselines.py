@@ -6,6 +6,7 @@ alone. What they reach needs no network, and what the second one reaches is not 
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Final
 
@@ -77,10 +78,14 @@ def fit_features(
     untrained = _scaling(values, share, np.asarray(smallest_scale, np.float64))
     if labels.all() or not labels.any():
         return untrained
-    from sklearn.linear_model import LogisticRegression  # here, because it takes a second to import
+    from sklearn.exceptions import ConvergenceWarning  # here, because it takes a second to import
+    from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(C=1 / penalty, solver="newton-cholesky", tol=TOLERANCE, max_iter=MOST_STEPS)
-    model.fit(untrained._standardized(values), labels, sample_weight=share)
+    with warnings.catch_warnings():
+        # Where the first step is at the minimum but for rounding, a finer solver takes over, with a warning.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(untrained._standardized(values), labels, sample_weight=share)
     return FeatureModel(untrained.mean, untrained.scale, model.coef_[0], float(model.intercept_[0]))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 import numpy as np
@@ -15,13 +15,16 @@ from client.database.queries import TRAINED, Member, members, patients_of_model
 from client.database.runs import SessionFactory, code_version, finish_run, latest_run, start_run
 from client.database.tables import Model, Patient, PersonalizationRun, Run, StripPrediction
 from client.learning.access import check_preprocessing, cohort_run, generic_strips, opened, run_settings
+from client.learning.activations import Activations
 from client.learning.answer import answer
+from client.learning.controls import with_two_stretches_of_days
 from client.learning.dataset import BeatSource, StripRef, by_patient, cohort_strips, read_strip
 from client.learning.evaluation import StripScore, embed, histogram, score_strips
 from client.learning.models import build_network, keep_generic, personal_path, save_personal
 from client.learning.personalization import PersonalResult, personalize
 from client.learning.personalizers import Scaling
-from client.learning.planning import Outcome, Plan, plan_patient
+from client.learning.planning import PROSPECTIVE, Outcome, Plan
+from client.learning.protocols import DAYS, Procedure, plan_of, procedures
 from client.learning.results import add_result, outcome_row, prediction_row, prediction_rows
 from client.site import Site
 from common.logs import stage
@@ -179,33 +182,42 @@ def _personalize_patients(
     known: set[int],
 ) -> None:
     settings = site.settings.personalization
+    work = procedures(settings)
     with factory() as session:
-        candidates = _candidates(session, site, cohort, known)
+        everybody = members(session, cohort.id)
         strips = by_patient(cohort_strips(session, cohort.id))
         sources = {row.id: row.source_key for row in session.execute(select(Patient.id, Patient.source_key))}
-        done = set(
-            session.scalars(select(PersonalizationRun.patient_id).where(PersonalizationRun.run_id == run.id))
-        )
+        columns = (PersonalizationRun.patient_id, PersonalizationRun.protocol)
+        rows = session.execute(select(*columns).where(PersonalizationRun.run_id == run.id))
+        done = {(patient, protocol) for patient, protocol in rows}
         scaling = _scaling(site, session, network, store, cohort)
-    with stage(f"Personalizing at {site.name}", total=len(candidates), unit="patient") as progress:
-        for member in candidates:
-            if member.patient_id not in done:
-                seen = _seen(member, known)
-                own = _plan(strips.get(member.patient_id, []), site, seen)
+    candidates = _candidates(site, everybody, known)
+    others = _for_the_day_control(everybody, known, strips) if any(p.name == DAYS for p in work) else []
+    with stage(f"Personalizing at {site.name}", total=len(candidates) + len(others), unit="patient") as told:
+        for member in (*candidates, *others):
+            patient = member.patient_id
+            own = strips.get(patient, [])
+            names = (plan.seed, "personalize", site.name, sources[patient])
+            activations = Activations(network, store, settings)
+            for procedure in _wanted(work, member, known):
+                if (patient, procedure.name) in done:
+                    continue
+                divided = Plan(Outcome.TRAINED_GENERIC)
+                if not _seen(member, known):
+                    divided = plan_of(procedure.name, own, settings, names)
                 result = None
-                if own.pairs:
-                    names = (plan.seed, "personalize", site.name, sources[member.patient_id])
-                    result = personalize(network, own, store, settings, scaling, names)
-                _keep_patient(factory, site, plan, run, member.patient_id, own, result)
-            progress.advance()
+                if divided.pairs:
+                    result = personalize(network, divided, activations, settings, procedure, scaling, names)
+                _keep_patient(factory, site, plan, run, patient, procedure, divided, result)
+            told.advance()
 
 
-def _candidates(session: Session, site: Site, cohort: Run, known: set[int]) -> list[Member]:
+def _candidates(site: Site, everybody: Sequence[Member], known: set[int]) -> list[Member]:
     """Return the personal patients, and those who would be had the generic model not seen them."""
     rules = site.settings.cohort
     return [
         member
-        for member in members(session, cohort.id)
+        for member in everybody
         if member.role == "personal"
         or (
             _seen(member, known)
@@ -215,13 +227,29 @@ def _candidates(session: Session, site: Site, cohort: Run, known: set[int]) -> l
     ]
 
 
+def _wanted(work: Sequence[Procedure], member: Member, known: set[int]) -> Sequence[Procedure]:
+    """Return what is run for a patient: of a generic one the day control, of one who trained a row alone."""
+    if _seen(member, known):
+        return work[:1]
+    return [one for one in work if member.role == "personal" or one.name == DAYS]
+
+
+def _for_the_day_control(
+    everybody: Sequence[Member], known: set[int], strips: Mapping[int, list[StripRef]]
+) -> list[Member]:
+    """Return generic test patients with enough negative strips on different days."""
+    return [
+        member
+        for member in everybody
+        if member.role == "generic"
+        and not _seen(member, known)
+        and with_two_stretches_of_days(strips.get(member.patient_id, [])) is not None
+    ]
+
+
 def _seen(member: Member, known: set[int]) -> bool:
     """Whether a patient may have helped to make the generic model: in this cohort, or known to it at all."""
     return member.split in TRAINED or member.patient_id in known
-
-
-def _plan(strips: list[StripRef], site: Site, seen: bool) -> Plan:
-    return Plan(Outcome.TRAINED_GENERIC) if seen else plan_patient(strips, site.settings.personalization)
 
 
 def _scaling(site: Site, session: Session, network: ResNet1d, store: BeatSource, cohort: Run) -> Scaling:
@@ -243,14 +271,16 @@ def _keep_patient(
     plan: RunPlan,
     run: Run,
     patient_id: int,
+    procedure: Procedure,
     own: Plan,
     result: PersonalResult | None,
 ) -> None:
-    """Write the models of one patient, then all rows in one transaction."""
+    """Write the models of one patient, then all rows of a protocol in one transaction."""
     generic = str(run.model_sha256)
-    row = outcome_row(run.id, patient_id, own, site.settings.personalization, generic)
+    row = outcome_row(run.id, patient_id, procedure.name, own, site.settings.personalization, generic)
     models = []
-    for method, suffix in result.suffixes.items() if result else ():
+    # Whoever opens a patient's model means that of the primary protocol.
+    for method, suffix in result.suffixes.items() if result and procedure.name == PROSPECTIVE else ():
         path = personal_path(site, plan.name, run.id, patient_id, method, generic)
         digest = save_personal(
             path, suffix, generic_sha256=generic, model=plan.model, method=method, round_=row.rounds
@@ -273,7 +303,7 @@ def _keep_patient(
             add_result(row, result, site.settings.personalization)
         session.add(row)
         session.flush()
-        if result:
+        if result and procedure.keeps:
             session.add_all(prediction_rows(run.id, row.id, result.rounds))
         session.add_all(models)
         session.commit()

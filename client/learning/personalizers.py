@@ -8,8 +8,9 @@ Each answers a change of the model's suffix; the stages before it never change.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -53,6 +54,49 @@ class Head:
     def logits(self, embedding: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
         """Return float32 (n,) for an embedding (n, features)."""
         return (embedding.astype(np.float64) @ self.weight + self.bias).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How stages are trained on one patient's beats.
+
+    Attributes
+    ----------
+    freeze_through : last frozen stage.
+    epochs, learning_rate, batch_size : of Adam.
+    head : ``new`` for a fresh random one, drawn once; ``kept``.
+    start : ``restart`` each round from the generic model, or ``continue`` from the round before.
+    statistics : batch-norm statistics of the trained stages: ``frozen`` or ``trained``.
+    """
+
+    freeze_through: str
+    epochs: int
+    learning_rate: float
+    batch_size: int
+    head: str
+    start: str
+    statistics: str
+
+    @classmethod
+    def of(cls, settings: PersonalizationSettings, start: str, statistics: str) -> Recipe:
+        """Take everything else from the settings."""
+        return cls(
+            freeze_through=settings.freeze_through,
+            epochs=settings.epochs,
+            learning_rate=settings.learning_rate,
+            batch_size=settings.batch_size,
+            head=settings.head,
+            start=start,
+            statistics=statistics,
+        )
+
+    def at(self, learning_rate: float, batch_size: int) -> Recipe:
+        """Return the same with another rate and batch."""
+        return replace(self, learning_rate=learning_rate, batch_size=batch_size)
+
+    def from_scratch(self) -> Recipe:
+        """Return the same for a whole network that knows nothing yet."""
+        return replace(self, freeze_through="none", head="kept", start="restart", statistics="trained")
 
 
 @dataclass(frozen=True)
@@ -157,47 +201,46 @@ def fit_head(
 
 
 def fine_tune(
-    generic: ResNet1d,
+    start: ResNet1d,
     inputs: Tensor,
     after: str,
     positive: npt.NDArray[np.bool_],
     weights: Floats,
-    settings: PersonalizationSettings,
+    recipe: Recipe,
     names: tuple[object, ...],
     round_: int,
 ) -> ResNet1d:
-    """Train the stages behind ``freeze_through`` on one patient, from the generic model.
-
-    Batch-norm statistics stay those of the generic model everywhere. The generic model is not changed.
+    """Train the stages behind ``freeze_through`` on one patient.
 
     Parameters
     ----------
-    generic : the model to start from.
+    start : the generic model, or that of the round before; it is not changed.
     inputs : activations behind stage ``after``, one row per beat.
     after : ``freeze_through``, or an earlier stage (``none`` for beats): the same weights either way, only
         slower.
     positive, weights : (n,), one per beat.
-    settings : freezing, head, epochs, rate, batch.
+    recipe : freezing, head, statistics, epochs, rate, batch.
     names : of the patient's random streams.
-    round_ : the personalization round; a fresh head is the same in every round, the order of beats is not.
+    round_ : the personalization round; a fresh head is the same in every round that restarts, the order of
+        beats is not. A model that continues keeps the head it drew in its first round.
 
     Returns
     -------
     ResNet1d in evaluation mode.
     """
-    model = deepcopy(generic)
-    freeze(model, settings.freeze_through)
-    if settings.head == "new":
+    model = deepcopy(start)
+    freeze(model, recipe.freeze_through)
+    if recipe.head == "new" and (recipe.start == "restart" or round_ == 1):
         replace_head(model, torch_stream(*names, "head"))
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(learned, lr=settings.learning_rate, fused=True)
+    optimizer = torch.optim.Adam(learned, lr=recipe.learning_rate, fused=True)
     target = torch.from_numpy(np.asarray(positive, np.float32))
     share = torch.from_numpy((weights / weights.mean()).astype(np.float32))
-    with frozen_statistics(model):
+    with frozen_statistics(model) if recipe.statistics == "frozen" else nullcontext():
         model.train()
-        for epoch in range(settings.epochs):
+        for epoch in range(recipe.epochs):
             order = stream(*names, "order", round_, epoch).permutation(len(target))
-            for batch in batches(order, settings.batch_size):
+            for batch in batches(order, recipe.batch_size):
                 rows = torch.from_numpy(batch)
                 optimizer.zero_grad()
                 losses = binary_cross_entropy_with_logits(

@@ -1,8 +1,9 @@
-"""Which of one patient's strips train, in which order, and which test: the ``prospective`` protocol.
+"""Which of one patient's strips train, in which order, and which test, by protocol.
 
-Time is respected. One cut separates training from test for both labels, and nothing that is trained on ends
-less than a gap before it: a model that only learned to tell one day from another gains nothing here.
-Source: SCIENCE section 9, personal protocols; against Chiu 2022, where the 25 % held out are random.
+``prospective`` respects time. One cut separates training from test for both labels, and nothing that is
+trained on ends less than a gap before it: a model that only learned to tell one day from another gains
+nothing here. ``paper`` is that of Chiu 2022: of each label a random quarter is held out, pairs come in random
+order. Source: SCIENCE section 9, personal protocols.
 """
 
 from __future__ import annotations
@@ -14,21 +15,28 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import groupby
 
+import numpy as np
+
 from client.learning.dataset import StripRef, labelled
 from common.config import PersonalizationSettings
 from common.task import Label
 
-PROTOCOL = "prospective"
+PROSPECTIVE = "prospective"
+PAPER = "paper"
 
 
 class Outcome(StrEnum):
-    """What became of a patient. Only ``PERSONAL`` enters the primary result."""
+    """What became of a patient. Only ``PERSONAL`` enters the primary result.
+
+    ``NOT_COMPUTABLE`` is of controls alone: the patient's days cannot be given other labels.
+    """
 
     PERSONAL = "personal"
     NOT_INTERLEAVED = "not_interleaved"
     TOO_FEW_STRIPS = "too_few_strips"
     ONE_LABEL = "one_label"
     TRAINED_GENERIC = "trained_generic"
+    NOT_COMPUTABLE = "not_computable"
 
 
 #: Outcomes of patients for whom there are personal models.
@@ -121,6 +129,48 @@ def plan_patient(strips: Sequence[StripRef], settings: PersonalizationSettings) 
         cut=cut if outcome == Outcome.PERSONAL else None,
         n_train_positive=len(train_positive),
         n_train_negative=len(train_negative),
+        episodes_positive=runs[0],
+        episodes_negative=runs[1],
+    )
+
+
+def plan_randomly(
+    strips: Sequence[StripRef], settings: PersonalizationSettings, generator: np.random.Generator
+) -> Plan:
+    """Divide one patient's strips by the ``paper`` protocol: at random, without separation in time.
+
+    Of each label's n strips max(``min_test``, ceil(``test_share`` n)) are held out; the others are paired in
+    random order. Source: Chiu 2022, Methods ("25 % of the potassium records of each patient").
+
+    Parameters
+    ----------
+    strips : of one patient, any order, any label; gap strips are left aside.
+    settings : ``test_share``, ``min_test``, ``rounds``.
+    generator : a named stream.
+    """
+    counted = labelled(sorted(strips, key=lambda strip: (strip.start, strip.label)))
+    runs = (episodes(counted, Label.POSITIVE), episodes(counted, Label.NEGATIVE))
+    train: list[list[StripRef]] = []
+    test: list[StripRef] = []
+    for positive in (True, False):
+        own = [strip for strip in counted if strip.positive == positive]
+        shuffled = [own[place] for place in generator.permutation(len(own))]
+        kept = test_size(len(own), settings)
+        test += shuffled[:kept]
+        train.append(shuffled[kept:])
+    outcome = Outcome.PERSONAL
+    if not all(runs):
+        outcome = Outcome.ONE_LABEL
+    elif not all(train):
+        outcome = Outcome.TOO_FEW_STRIPS
+    if outcome is not Outcome.PERSONAL:
+        return Plan(outcome, episodes_positive=runs[0], episodes_negative=runs[1])
+    return Plan(
+        outcome=outcome,
+        pairs=tuple(zip(*train, strict=False))[: settings.rounds],
+        test=tuple(sorted(test, key=lambda strip: (strip.start, strip.label))),
+        n_train_positive=len(train[0]),
+        n_train_negative=len(train[1]),
         episodes_positive=runs[0],
         episodes_negative=runs[1],
     )

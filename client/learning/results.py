@@ -18,20 +18,25 @@ from client.learning.evaluation import (
 )
 from client.learning.guard import METHODS, as_good_as_best
 from client.learning.personalization import MethodRound, PersonalResult
-from client.learning.planning import PROTOCOL, Outcome, Plan
+from client.learning.planning import PROSPECTIVE, Outcome, Plan
 from client.learning.release import PatientFigures
 from common.config import PersonalizationSettings
 from common.metrics import Confusion
 
 
 def outcome_row(
-    run_id: int, patient_id: int, plan: Plan, settings: PersonalizationSettings, generic_sha256: str
+    run_id: int,
+    patient_id: int,
+    protocol: str,
+    plan: Plan,
+    settings: PersonalizationSettings,
+    generic_sha256: str,
 ) -> PersonalizationRun:
-    """Return the row of one patient, without results yet."""
+    """Return the row of one patient under one protocol or control, without results yet."""
     return PersonalizationRun(
         run_id=run_id,
         patient_id=patient_id,
-        protocol=PROTOCOL,
+        protocol=protocol,
         outcome=plan.outcome.value,
         generic_sha256=generic_sha256,
         cut=plan.cut,
@@ -133,7 +138,7 @@ def primary_result(session: Session, run_id: int) -> list[PatientFigures]:
         select(PersonalizationRun)
         .where(
             PersonalizationRun.run_id == run_id,
-            PersonalizationRun.protocol == PROTOCOL,
+            PersonalizationRun.protocol == PROSPECTIVE,
             PersonalizationRun.outcome == Outcome.PERSONAL.value,
         )
         .order_by(PersonalizationRun.patient_id)

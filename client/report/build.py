@@ -11,7 +11,7 @@ from typing import Any
 from client.database.runs import SessionFactory, now, running
 from client.database.tables import Report
 from client.learning.explain import PatientExplanation
-from client.report import cohort_tables, tables, wording
+from client.report import cohort_tables, tables, validity, wording
 from client.report.comparison import Comparison, compare
 from client.report.drawing import Drawing
 from client.report.evidence import Evidence, Personal
@@ -22,7 +22,7 @@ from client.site import Site
 from common.config import Settings
 from common.files import write_atomic
 from common.logs import stage
-from common.page import METHODS, render
+from common.page import BASELINES, METHODS, render
 from common.page.numbers import MISSING, decimal, short_digest
 
 TEMPLATE = Path(__file__).parent / "report.html"
@@ -95,6 +95,7 @@ def page_content(
     patient, seen : the example, and what the models see in it; None where there is none.
     """
     draw = Drawing(settings)
+    controls = validity.controls_of(evidence, result, settings.seed, site)
     return {
         "site": site,
         "task": settings.words,
@@ -102,10 +103,16 @@ def page_content(
         "answer": wording.answer(result, evidence),
         "beside": wording.beside(result),
         "keys": wording.keys(result),
-        "notes": wording.notes(result, evidence, settings),
+        "notes": [
+            *wording.notes(result, evidence, settings),
+            *validity.few_episodes(result),
+            *validity.control_notes(controls, result),
+        ],
+        "left_out": validity.left_out(settings),
         "rule": wording.rule(settings),
         "cohort_rules": wording.cohort_rules(evidence),
         "methods": list(METHODS.values()),
+        "baselines": list(BASELINES.values()),
         "selection": wording.selection_sentence(evidence, result),
         "nobody": wording.why_nobody(evidence, settings),
         "figures": {
@@ -124,7 +131,9 @@ def page_content(
             "rounds": tables.rounds_table(result),
             "differences": tables.differences_table(result),
             "figures": tables.figures_table(result, settings.seed, site),
-            "other": tables.other_protocols(evidence, result, settings.seed, site),
+            "baselines": validity.baselines_table(result, settings.seed, site),
+            "protocols": validity.protocols_table(evidence, result, settings.seed, site),
+            "controls": validity.controls_table(controls, result.words),
             "patients": tables.patients_table(evidence, result),
             "runs": tables.runs_table(evidence),
         },

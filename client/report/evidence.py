@@ -238,9 +238,12 @@ class Evidence(CohortEvidence):
     """Everything one site report is written from.
 
     ``guard`` counts the patients for whom the guard chose as well as one could, and those it chose for.
+    ``personal`` holds the primary protocol, ``beside`` the paper's, ``controls`` labels that mean nothing.
     """
 
     generic: Sequence[Generic]
     personal: Sequence[Personal]
     guard: tuple[int, int]
+    beside: Sequence[Personal] = ()
+    controls: Sequence[Personal] = ()
     run_ids: Sequence[int] = ()

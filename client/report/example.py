@@ -15,8 +15,6 @@ from client.site import Site
 from common.errors import ModelError, StorageError
 from common.logs import site_log
 
-#: Methods that change nothing but the head: the embedding, and so the map of beats, stays the same.
-HEAD_ONLY = ("generic", "threshold", "closed_form")
 #: Methods with weights of their own, so that there is something to see.
 OWN_WEIGHTS = ("fine_tuned", "closed_form")
 

@@ -18,7 +18,9 @@ from client.database.tables import (
     Strip,
     StripPrediction,
 )
-from client.report.evidence import Evidence, Generic, Personal, Score, StripVote
+from client.learning.planning import PAPER
+from client.learning.protocols import CONTROLS
+from client.report.evidence import PRIMARY_PROTOCOL, Evidence, Generic, Personal, Score, StripVote
 from client.report.reading_cohort import cohort_notes, provenance, read_members, read_strips
 from common.errors import DatabaseError, ProtocolError
 from common.metrics import Confusion, ScoreHistogram
@@ -35,7 +37,8 @@ def read_evidence(session: Session, names: Sequence[str]) -> Evidence:
     runs = [_personalization(session, name) for name in names]
     cohorts = [run.cohort_run_id for run in runs if run.cohort_run_id is not None]
     members = [member for run in runs for member in read_members(session, run.cohort_run_id, run.name)]
-    personal = [one for run in runs for one in _personal(session, run)]
+    everything = [one for run in runs for one in _personal(session, run)]
+    personal = [one for one in everything if one.protocol == PRIMARY_PROTOCOL]
     return Evidence(
         flow=inclusion(session, cohorts[0] if len(cohorts) == 1 else None),
         members=members,
@@ -51,6 +54,8 @@ def read_evidence(session: Session, names: Sequence[str]) -> Evidence:
         cohort_notes=cohort_notes(session, cohorts),
         run_ids=[run.id for run in runs],
         reviews=reviews.counts(session),
+        beside=[one for one in everything if one.protocol == PAPER],
+        controls=[one for one in everything if one.protocol in CONTROLS],
     )
 
 

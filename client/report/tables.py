@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from client.report.comparison import FITTED, Comparison, summary, worse_off
-from client.report.evidence import PRIMARY_PROTOCOL, CohortEvidence, Evidence, Generic, Personal
+from client.report.evidence import CohortEvidence, Evidence, Generic, Personal
 from client.report.wording import limit, outcome_text, short_outcome
 from common.metrics import Confusion, brier
 from common.page import METHODS, Table
@@ -184,7 +184,7 @@ def patients_table(evidence: Evidence, result: Comparison) -> Table:
     words = result.words
     worse = {id(loss.patient) for loss in worse_off(result)}
     several = len({one.run for one in evidence.personal}) > 1
-    shown = [one for one in evidence.personal if one.protocol == PRIMARY_PROTOCOL]
+    shown = evidence.personal
     rows: list[list[str]] = []
     marked: list[int] = []
     for one in shown:
@@ -245,33 +245,6 @@ def _selected(one: Personal) -> str:
         return MISSING
     title = METHODS[one.selected_method].short if one.selected_method in METHODS else one.selected_method
     return f"{title}, {one.selected_round}" if one.selected_round else title
-
-
-def other_protocols(evidence: Evidence, result: Comparison, seed: int, site: str) -> Table:
-    """Return results outside the primary analysis: other protocols, and patients set apart."""
-    words = result.words
-    groups: dict[str, list[Personal]] = {}
-    for one in evidence.personal:
-        if one.tested and not one.primary:
-            name = (
-                "labels in different periods"
-                if one.protocol == PRIMARY_PROTOCOL
-                else f"protocol “{one.protocol}”"
-            )
-            groups.setdefault(name, []).append(one)
-    rows = []
-    for name, members in sorted(groups.items()):
-        values = [
-            summary([one.last(method, words.key) for one in members], seed, site, name, method)
-            for method in METHODS
-        ]
-        rows.append([name, count(len(members)), *(figure_value(value.mean, words) for value in values)])
-    return Table(
-        caption=f"Outside the primary result, exploratory: mean {words.title} after the last round.",
-        head=("Patients", "Number", *(METHODS[method].title for method in METHODS)),
-        rows=rows,
-        empty="",
-    )
 
 
 def runs_table(evidence: CohortEvidence) -> Table:

@@ -6,9 +6,10 @@ e-mail attachment, from a share or in ten years. ``base.html`` tells the browser
 
 from common.page.figure import Figure, Marks, figure, inline_svg
 from common.page.render import Key, Note, Table, render
-from common.page.words import FIGURES, METHODS, FigureWords, MethodWords, headline
+from common.page.words import BASELINES, FIGURES, METHODS, FigureWords, MethodWords, headline
 
 __all__ = [
+    "BASELINES",
     "FIGURES",
     "METHODS",
     "Figure",

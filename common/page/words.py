@@ -116,6 +116,39 @@ METHODS: Mapping[str, MethodWords] = MappingProxyType(
 )
 
 
+#: Simpler ways on the same strips; the guard never chooses them, and nothing of them leaves a site.
+BASELINES: Mapping[str, MethodWords] = MappingProxyType(
+    {
+        words.key: words
+        for words in (
+            MethodWords(
+                "heart_rate",
+                "Heart rate alone",
+                "Rate",
+                "the heart rate alone",
+                "a logistic regression on the strip's heart rate, fitted to the patient; it sees no waveform",
+            ),
+            MethodWords(
+                "t_wave",
+                "T-wave features",
+                "T wave",
+                "the T-wave features",
+                "a logistic regression on the T wave's amplitude, right slope, slope over amplitude and "
+                "height over R, fitted to the patient; no network",
+            ),
+            MethodWords(
+                "scratch",
+                "From scratch",
+                "Scratch",
+                "the network from scratch",
+                "the same network with random weights, trained on the patient alone: what the generic model "
+                "was worth",
+            ),
+        )
+    }
+)
+
+
 def headline(task: str) -> FigureWords:
     """Return the figure a task is judged by.
 

@@ -34,7 +34,7 @@ Factory = sessionmaker[Session]
 NEXT = """
 from alembic import op
 import sqlalchemy as sa
-revision, down_revision = "0003", "0002"
+revision, down_revision = "0004", "0003"
 def upgrade():
     op.create_table("notes", sa.Column("id", sa.Integer(), primary_key=True))
     with op.batch_alter_table("patients") as table:
@@ -52,14 +52,14 @@ def statement(url: str, sql: str) -> None:
 
 @pytest.fixture
 def with_next_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Return a function that lets the code know a schema version 0003."""
+    """Return a function that lets the code know a schema version 0004."""
 
     def install(end: str = "") -> None:
         folder = tmp_path / "migrations"
         shutil.copytree(database.MIGRATIONS, folder, dirs_exist_ok=True)
-        (folder / "versions" / "0003_next.py").write_text(NEXT.format(end=end))
+        (folder / "versions" / "0004_next.py").write_text(NEXT.format(end=end))
         monkeypatch.setattr(database, "MIGRATIONS", folder)
-        monkeypatch.setattr(database, "SCHEMA_VERSION", "0003")
+        monkeypatch.setattr(database, "SCHEMA_VERSION", "0004")
 
     return install
 
@@ -108,14 +108,14 @@ class TestSchemaVersion:
     def test_tables_of_another_program(self, database_url: str) -> None:
         statement(database_url, "create table patients (id integer)")
         for attempt in (open_database, create_database, upgrade):
-            with pytest.raises(DatabaseError, match=r"tables of another program.*needs version 0002"):
+            with pytest.raises(DatabaseError, match=r"tables of another program.*needs version 0003"):
                 attempt(database_url)
 
     def test_a_newer_database_is_left_alone(self, database_url: str) -> None:
         create_database(database_url).dispose()
         statement(database_url, "update alembic_version set version_num = '0009'")
         for attempt in (open_database, create_database, upgrade):
-            with pytest.raises(DatabaseError, match=r"version 0009, this code needs 0002.*newer fedkalemia"):
+            with pytest.raises(DatabaseError, match=r"version 0009, this code needs 0003.*newer fedkalemia"):
                 attempt(database_url)
 
     def test_an_older_database_is_named_with_the_command_and_upgraded_by_it(
@@ -126,10 +126,10 @@ class TestSchemaVersion:
         with_next_version()
         with pytest.raises(
             DatabaseError,
-            match="version 0002, this code needs 0003; run 'fedkalemia-site database upgrade SITE'",
+            match="version 0003, this code needs 0004; run 'fedkalemia-site database upgrade SITE'",
         ):
             open_database(database_url)
-        assert upgrade(database_url) == "0002"
+        assert upgrade(database_url) == "0003"
         engine = open_database(database_url)
         with engine.connect() as connection:
             assert connection.execute(text("select source_key, blood_group from patients")).all() == [
@@ -147,7 +147,7 @@ class TestSchemaVersion:
         engine = database._engine(database_url, must_exist=True)
         with engine.connect() as connection:
             assert "notes" not in inspect(connection).get_table_names()
-            assert connection.scalar(text("select version_num from alembic_version")) == "0002"
+            assert connection.scalar(text("select version_num from alembic_version")) == "0003"
         engine.dispose()
 
     def test_upgrading_keeps_rows_that_point_at_a_rebuilt_table(

@@ -161,3 +161,9 @@ def test_exchanging_the_labels_turns_the_logits(seed: int) -> None:
 def test_logits_are_the_linear_form_of_standardized_features() -> None:
     model = FeatureModel(np.array([1.0, 0.0]), np.array([2.0, 1.0]), np.array([3.0, -1.0]), 0.5)
     assert model.logits(np.array([[5.0, 2.0]])).tolist() == [4.5]
+
+
+def test_a_feature_that_is_not_known_tells_nothing_and_warns_of_nothing() -> None:
+    positive = np.arange(40) % 2 == 0
+    model = fit_features(np.full((40, 1), np.nan), positive, np.full(40, 0.1), 0.1)
+    np.testing.assert_allclose(model.logits(np.array([[np.nan], [80.0]])), 0.0, atol=1e-6)

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from client.learning.activations import Activations
 from client.learning.dataset import StripRef
 from client.learning.guard import METHODS, pair_loss
-from client.learning.personalization import Activations, PersonalResult, personalize
+from client.learning.personalization import PersonalResult, personalize
 from client.learning.personalizers import Head, Scaling
 from client.learning.planning import Plan, plan_patient
+from client.learning.protocols import HEART_RATE, PUBLISHED, SCRATCH, T_WAVE, procedures
 from client.learning.training import train_generic
 from common.config import ModelSettings, PersonalizationSettings, TrainingSettings
 from common.model import ResNet1d, build_model
@@ -47,16 +49,23 @@ def result(case: Any) -> PersonalResult:
     return run(case)
 
 
-def run(case: Any, settings: PersonalizationSettings = SETTINGS) -> PersonalResult:
+def run(
+    case: Any, settings: PersonalizationSettings = SETTINGS, protocol: str = "prospective"
+) -> PersonalResult:
     network, plan, store, scaling = case
-    return personalize(network, plan, store, settings, scaling, (0, "personalize", "a", "p"))
+    (procedure,) = (one for one in procedures(settings) if one.name == protocol)
+    activations = Activations(network, store, settings)
+    names = (0, "personalize", "a", "p")
+    return personalize(network, plan, activations, settings, procedure, scaling, names)
 
 
 def test_every_method_is_scored_after_every_round_on_the_same_test_strips(case: Any, result: Any) -> None:
     plan = case[1]
     assert [(e.round, e.method) for e in result.rounds[:2]] == [(0, "generic"), (0, "selected")]
     assert [(e.round, e.method) for e in result.rounds[2:]] == [
-        (round_, method) for round_ in range(1, 6) for method in (*METHODS, "selected")
+        (round_, method)
+        for round_ in range(1, 6)
+        for method in (*METHODS, T_WAVE, HEART_RATE, SCRATCH, "selected")
     ]
     for entry in result.rounds:
         assert [s.strip_id for s in entry.test] == [s.strip_id for s in plan.test]
@@ -65,7 +74,8 @@ def test_every_method_is_scored_after_every_round_on_the_same_test_strips(case: 
 def test_a_pair_is_scored_before_it_is_trained_on(case: Any, result: Any) -> None:
     plan = case[1]
     for entry in result.rounds:
-        coming = plan.pairs[entry.round] if entry.round < 5 else ()
+        candidate = entry.method in (*METHODS, "selected")
+        coming = plan.pairs[entry.round] if entry.round < 5 and candidate else ()
         assert [s.strip_id for s in entry.guard] == [s.strip_id for s in coming]
         trained = sum(s.n_beats for pair in plan.pairs[: entry.round] for s in pair)
         method = entry.chosen or entry.method
@@ -156,7 +166,49 @@ def test_beats_per_strip_limits_training_and_scoring(case: Any) -> None:
 def test_the_generic_head_on_the_embedding_is_the_network(case: Any) -> None:
     network, plan, store, _ = case
     activations = Activations(network, store, SETTINGS)
-    by_head = activations.score_head(Head.of(network), plan.test)
+    by_head = activations.apply(Head.of(network), plan.test)
     by_network = activations.score(network, plan.test)
     for a, b in zip(by_head, by_network, strict=True):
         np.testing.assert_allclose(a.logits, b.logits, rtol=1e-4, atol=1e-5)
+
+
+def test_the_paper_s_protocol_continues_from_round_to_round(case: Any, result: Any) -> None:
+    """With the published rate nearly nothing moves; in the first round it does not matter how to begin."""
+    paper = run(case, protocol="paper")
+    assert {entry.method for entry in paper.rounds} == {*METHODS, PUBLISHED, "selected"}
+    again = run(case, SETTINGS.model_copy(update={"paper_start": "restart"}), protocol="paper")
+    for round_, same in ((1, True), (3, False)):
+        a, b = (one.at(round_, "fine_tuned").test for one in (paper, again))
+        assert all(np.array_equal(x.logits, y.logits) for x, y in zip(a, b, strict=True)) is same
+
+    def moved(method: str) -> float:
+        return float(np.abs(paper.at(1, method).test[0].logits - paper.at(2, method).test[0].logits).max())
+
+    assert 0 < moved(PUBLISHED) < moved("fine_tuned")
+
+
+def test_a_network_from_scratch_shares_nothing_with_the_generic_model(case: Any, result: Any) -> None:
+    network, plan, store, scaling = case
+    other = build_model(network.settings, torch_stream("another")).eval()
+    second = run((other, plan, store, scaling))
+    a, b = (one.at(2, SCRATCH).test for one in (result, second))
+    assert all(np.array_equal(x.logits, y.logits) for x, y in zip(a, b, strict=True))
+    assert any(
+        not np.array_equal(x.logits, y.logits)
+        for x, y in zip(result.at(2, "fine_tuned").test, second.at(2, "fine_tuned").test, strict=True)
+    )
+
+
+def test_baselines_are_never_selected_and_leave_no_model(case: Any, result: Any) -> None:
+    assert set(result.guard_losses) == set(METHODS)
+    assert set(result.suffixes) == set(METHODS[1:])
+    for method in (T_WAVE, HEART_RATE, SCRATCH):
+        assert all(not result.at(round_, method).guard for round_ in range(1, 6))
+    # Nothing is known of the heart rate here, so it tells no strip from another.
+    assert max(abs(float(score.logits[0])) for score in result.at(5, HEART_RATE).test) < 1e-6
+
+
+def test_quick_leaves_out_what_is_named(case: Any) -> None:
+    quick = SETTINGS.model_copy(update={"depth": "quick"})
+    assert {e.method for e in run(case, quick).rounds} == {*METHODS, T_WAVE, HEART_RATE, "selected"}
+    assert [one.name for one in procedures(quick)] == ["prospective", "paper", "control_permuted"]

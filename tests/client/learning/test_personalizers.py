@@ -12,6 +12,7 @@ from scipy.special import expit
 from client.learning.personalizers import (
     TARGET_LOGIT,
     Head,
+    Recipe,
     Scaling,
     beat_weights,
     fine_tune,
@@ -130,13 +131,21 @@ def test_scaling_of_constant_features_and_of_no_beats_is_finite() -> None:
 
 
 def tuned(
-    network: ResNet1d, store: Any, settings: PersonalizationSettings, after: str, n: int = 40
+    network: ResNet1d,
+    store: Any,
+    settings: PersonalizationSettings,
+    after: str,
+    n: int = 40,
+    start: ResNet1d | None = None,
+    round_: int = 1,
 ) -> ResNet1d:
     beats = torch.from_numpy(store.beats[:n].copy())
     with torch.no_grad():
         inputs = torch.cat([network.eval().prefix(part, after) for part in torch.split(beats, 10)])
     positive = np.arange(n) // 6 % 2 == 1
-    return fine_tune(network, inputs, after, positive, np.ones(n), settings, (3, "p"), 1)
+    recipe = Recipe.of(settings, settings.start, settings.statistics)
+    begun = start or network
+    return fine_tune(begun, inputs, after, positive, np.ones(n), recipe, (3, "p"), round_)
 
 
 @pytest.mark.parametrize(("stem", "through"), [("paper", "stem"), ("paper", "stage4"), ("small", "stage2")])
@@ -172,3 +181,25 @@ def test_a_new_head_forgets_and_a_kept_head_does_not(network: ResNet1d, patients
     new = tuned(network, store, PersonalizationSettings(head="new", **tiny), "stage2")
     torch.testing.assert_close(kept.head.weight, network.head.weight, atol=1e-6, rtol=0)
     assert (new.head.weight - network.head.weight).abs().max() > 0.01
+
+
+def test_trained_statistics_move_behind_the_frozen_stages_only(network: ResNet1d, patients: Any) -> None:
+    """As in the paper, where batch normalization of the trained stages sees one patient alone."""
+    _, store = patients(2, 4)
+    settings = PersonalizationSettings(freeze_through="stage2", statistics="trained")
+    model = tuned(network, store, settings, "stage2")
+    moved = {
+        name.split(".")[0]
+        for name, value in model.state_dict().items()
+        if "running" in name and not torch.equal(value, network.state_dict()[name])
+    }
+    assert moved == {"stage3", "stage4", "norm"}
+
+
+def test_a_model_that_continues_keeps_the_head_of_its_first_round(network: ResNet1d, patients: Any) -> None:
+    _, store = patients(2, 4)
+    settings = PersonalizationSettings(start="continue", learning_rate=1e-9, epochs=1)
+    first = tuned(network, store, settings, "stage2")
+    second = tuned(network, store, settings, "stage2", start=first, round_=2)
+    assert (first.head.weight - network.head.weight).abs().max() > 0.01
+    torch.testing.assert_close(second.head.weight, first.head.weight, atol=1e-6, rtol=0)

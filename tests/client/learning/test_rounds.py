@@ -50,6 +50,12 @@ def rows(toy: Any, table: Any) -> list[dict[str, Any]]:
         ]
 
 
+def outcomes_of(toy: Any) -> dict[int, str]:
+    """Read the patients' outcomes under the primary protocol."""
+    found = rows(toy, PersonalizationRun)
+    return {row["patient_id"]: row["outcome"] for row in found if row["protocol"] == "prospective"}
+
+
 def test_a_round_answers_validation_of_what_came_and_training_of_what_goes(
     toy_site: Any, toy_weights: Weights
 ) -> None:
@@ -186,18 +192,20 @@ def test_every_candidate_has_an_outcome_and_sums_are_those_of_the_rows(
 ) -> None:
     numbers = personalize_site(toy_site.site, toy_weights, toy_site.run)
     protocol.check(protocol.reply(numbers), protocol.PERSONALIZE, "reply")
-    outcomes = {row["patient_id"]: row["outcome"] for row in rows(toy_site, PersonalizationRun)}
+    outcomes = outcomes_of(toy_site)
     assert outcomes == {9: "personal", 10: "personal", 11: "personal", 12: "trained_generic"}
     assert (numbers["outcome.personal"], numbers["outcome.trained_generic"]) == (3, 1)
     assert numbers["generic.patients"] == 3
-    last = [
-        row["beat_f1"]
-        for row in rows(toy_site, PersonalizationRound)
-        if (row["round"], row["method"]) == (5, "fine_tuned")
-    ]
+    with toy_site.factory() as session:
+        last = session.scalars(
+            select(PersonalizationRound.beat_f1)
+            .join(PersonalizationRound.personalization_run)
+            .where(PersonalizationRun.protocol == "prospective")
+            .where(PersonalizationRound.round == 5, PersonalizationRound.method == "fine_tuned")
+        ).all()
     moments = Moments.from_flat(numbers, "last.fine_tuned.beat-f1")
     assert moments.n == 3
-    assert moments.mean == pytest.approx(np.mean(last))
+    assert moments.mean == pytest.approx(np.mean([float(value or 0.0) for value in last]))
     assert numbers["cohort.train.patients"] == 5
     assert numbers["flow.accepted"] == 8 * 5 + 4 * 17
 
@@ -245,7 +253,7 @@ def test_nobody_is_tested_on_a_model_they_helped_to_make(
             for table in (StripPrediction, PersonalizationRound, PersonalizationRun):
                 session.query(table).delete()
     numbers = personalize_site(toy_site.site, made, freeze_again(toy_site, name))
-    outcomes = {row["patient_id"]: row["outcome"] for row in rows(toy_site, PersonalizationRun)}
+    outcomes = outcomes_of(toy_site)
     # 1 and 12 trained and 5 chose the model; 10 trains in the new cohort. 9 and 11 it does not know.
     assert outcomes == {
         9: "personal", 10: "trained_generic", 11: "personal", 12: "trained_generic"
@@ -298,7 +306,7 @@ def test_the_primary_result_and_the_cohort_do_not_give_the_others_away(
             strip.start += timedelta(days=100)
             strip.end += timedelta(days=100)
     numbers = personalize_site(toy.site, toy_weights, toy.run)
-    assert {row["patient_id"]: row["outcome"] for row in rows(toy, PersonalizationRun)}[10] != "personal"
+    assert outcomes_of(toy)[10] != "personal"
     assert numbers["last.selected.beat-f1.n"] == numbers["outcome.personal"] == 2
     # Three personal patients less two of the primary result would be the one who is left.
     assert "cohort.personal.patients" not in numbers
@@ -400,7 +408,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_rows(
         personalize_site(toy_site.site, toy_weights, toy_site.run)
     assert count(toy_site, PersonalizationRun) == 1
     again = personalize_site(toy_site.site, toy_weights, toy_site.run)
-    assert len(calls) == 2 + 2
+    assert len(calls) == 1 + sum(row["rounds"] > 0 for row in expected[0])
     assert [rows(toy_site, table) for table in tables] == expected
     assert {k: v for k, v in again.items() if k != "seconds"} == {
         k: v for k, v in whole.items() if k != "seconds"
@@ -422,7 +430,9 @@ def test_a_patient_can_be_explained_from_what_is_stored(toy_site: Any, toy_weigh
     personalize_site(toy_site.site, toy_weights, toy_site.run)
     with toy_site.factory() as session:
         row = session.scalars(
-            select(PersonalizationRun).where(PersonalizationRun.outcome == "personal")
+            select(PersonalizationRun).where(
+                PersonalizationRun.outcome == "personal", PersonalizationRun.protocol == "prospective"
+            )
         ).first()
         assert row is not None
         row.selected_method = "fine_tuned"
@@ -440,3 +450,28 @@ def test_a_patient_can_be_explained_from_what_is_stored(toy_site: Any, toy_weigh
         ).one()
         with pytest.raises(ModelError, match="no personal models"):
             explain_patient(toy_site.site, session, trained)
+
+
+def test_protocols_and_controls_have_rows_of_their_own_and_leave_the_answer_alone(
+    toy_site: Any, toy_weights: Weights
+) -> None:
+    """What leaves is of the primary protocol, whatever else is run."""
+    alone = toy_site.with_settings(personalization={"protocols": ("prospective",), "depth": "quick"})
+    sent = [personalize_site(toy.site, toy_weights, toy.run) for toy in (alone, toy_site)]
+    assert {k: v for k, v in sent[0].items() if k != "seconds"} == {
+        k: v for k, v in sent[1].items() if k != "seconds"
+    }
+    with toy_site.factory() as session:
+        query = select(PersonalizationRun.protocol, PersonalizationRun.patient_id, PersonalizationRun.outcome)
+        last = select(func.max(PersonalizationRun.run_id)).scalar_subquery()
+        found = session.execute(query.where(PersonalizationRun.run_id == last)).all()
+        kept = session.execute(
+            select(PersonalizationRun.protocol, func.count(StripPrediction.id))
+            .join(StripPrediction, StripPrediction.personalization_run_id == PersonalizationRun.id)
+            .where(PersonalizationRun.run_id == last)
+            .group_by(PersonalizationRun.protocol)
+        ).all()
+    by_protocol = {name: {row.patient_id for row in found if row.protocol == name} for name, *_ in found}
+    assert by_protocol["paper"] == by_protocol["control_permuted"] == {9, 10, 11}
+    assert by_protocol["prospective"] == {9, 10, 11, 12}
+    assert {name for name, _ in kept} == {"prospective", "paper"}
