@@ -161,7 +161,7 @@ class PersonalizationSettings(Section):
         ("prospective", "paper"), min_length=1, description="Which are run; prospective always"
     )
     depth: Literal["quick", "full"] = Field(
-        "full", description="quick: without the network from scratch, the published rate and the day control"
+        "full", description="quick: without the slowest baselines and controls; the report names them"
     )
     rounds: int = Field(5, ge=1, le=20, description="Personalization rounds at most")
     test_share: float = Field(0.25, gt=0, lt=1, description="Share of a label's strips kept for the test")

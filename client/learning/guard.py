@@ -36,7 +36,7 @@ def select(losses: Mapping[str, Sequence[float]], margin: float, min_pairs: int)
 
     Parameters
     ----------
-    losses : by method, the loss on each scored pair, in the same order for all.
+    losses : by method, the loss on each scored pair, in the same order for all; candidates may be missing.
     margin : summed log loss, nats.
     min_pairs : with fewer scored pairs the generic model stays.
     """
@@ -44,7 +44,7 @@ def select(losses: Mapping[str, Sequence[float]], margin: float, min_pairs: int)
     if len(losses[chosen]) < min_pairs:
         return chosen
     for method in METHODS[1:]:
-        if sum(losses[method]) < sum(losses[chosen]) - margin:
+        if method in losses and sum(losses[method]) < sum(losses[chosen]) - margin:
             chosen = method
     return chosen
 

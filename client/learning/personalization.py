@@ -122,7 +122,7 @@ def personalize(
         depends on nothing else: not on order, other patients or threads.
     """
     fitting = _Fitting(generic, activations, settings, procedure, scaling, (*names, procedure.name))
-    losses: dict[str, list[float]] = {method: [] for method in METHODS}
+    losses: dict[str, list[float]] = {method: [] for method in METHODS if method in procedure.methods}
     entries: list[MethodRound] = []
     for round_ in range(len(plan.pairs) + 1):
         strips = [strip for pair in plan.pairs[:round_] for strip in pair]

@@ -33,6 +33,7 @@ LEFT_OUT = {
     SCRATCH: "the personal network trained from scratch",
     PUBLISHED: "fine-tuning with the published learning rate and batch",
     DAYS: "the control with two stretches of days",
+    PERMUTED: "fine-tuning in the control with the labels of other days",
 }
 
 
@@ -68,7 +69,8 @@ def procedures(settings: PersonalizationSettings) -> tuple[Procedure, ...]:
         methods = (*METHODS, PUBLISHED) if full else METHODS
         found.append(Procedure(PAPER, methods, usable, published))
     controls = CONTROLS if full else (PERMUTED,)
-    return (*found, *(Procedure(name, METHODS, own, keeps=False) for name in controls))
+    tried = METHODS if full else tuple(method for method in METHODS if method != "fine_tuned")
+    return (*found, *(Procedure(name, tried, own, keeps=False) for name in controls))
 
 
 def plan_of(

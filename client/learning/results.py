@@ -16,7 +16,7 @@ from client.learning.evaluation import (
     optional,
     strip_confusion,
 )
-from client.learning.guard import METHODS, as_good_as_best
+from client.learning.guard import as_good_as_best
 from client.learning.personalization import MethodRound, PersonalResult
 from client.learning.planning import PROSPECTIVE, Outcome, Plan
 from client.learning.release import PatientFigures
@@ -60,7 +60,8 @@ def add_result(row: PersonalizationRun, result: PersonalResult, settings: Person
     """Put what was computed for a patient on its row, with one row per method and round."""
     row.selected_method, row.selected_round = result.selected_method, result.selected_round
     row.personalization_rounds = [round_row(entry) for entry in result.rounds]
-    last = {method: figures(result.at(row.rounds, method).test)["beat-f1"] for method in METHODS}
+    candidates = result.guard_losses
+    last = {method: figures(result.at(row.rounds, method).test)["beat-f1"] for method in candidates}
     row.details = row.details | {
         "guard-losses": {method: list(losses) for method, losses in result.guard_losses.items()},
         "guard-decided": len(result.guard_losses["generic"]) >= settings.guard_pairs,

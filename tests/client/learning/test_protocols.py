@@ -116,5 +116,5 @@ def test_the_primary_protocol_is_always_run() -> None:
 def test_what_is_not_run_is_named() -> None:
     assert not_run(SETTINGS) == ()
     quick = not_run(PersonalizationSettings(depth="quick"))
-    assert len(quick) == 3
+    assert len(quick) == 4
     assert "the protocol of the source paper" in not_run(PersonalizationSettings(protocols=("prospective",)))
