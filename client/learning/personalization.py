@@ -30,7 +30,7 @@ from client.learning.personalizers import (
     fit_head,
     fit_threshold,
 )
-from client.learning.planning import Plan
+from client.learning.planning import PROSPECTIVE, Plan
 from client.learning.protocols import HEART_RATE, PUBLISHED, SCRATCH, T_WAVE, Procedure
 from client.learning.waves import T_WAVE_RESOLUTION
 from common.config import PersonalizationSettings
@@ -121,7 +121,7 @@ def personalize(
     names : of the patient's random streams, such as ``(seed, "personalize", site, patient)``. The answer
         depends on nothing else: not on order, other patients or threads.
     """
-    fitting = _Fitting(generic, activations, settings, procedure, scaling, (*names, procedure.name))
+    fitting = _Fitting(generic, activations, settings, procedure, scaling, names)
     losses: dict[str, list[float]] = {method: [] for method in METHODS if method in procedure.methods}
     entries: list[MethodRound] = []
     for round_ in range(len(plan.pairs) + 1):
@@ -214,13 +214,18 @@ class _Fitting:
         hidden = torch.cat([self._activations.hidden(strip) for strip in strips])
         start = before if goes_on and isinstance(before, ResNet1d) else self._generic
         after = recipe.freeze_through
-        return fine_tune(start, hidden, after, positive, weights, recipe, (*self._names, method), round_)
+        return fine_tune(start, hidden, after, positive, weights, recipe, self._streams(method), round_)
+
+    def _streams(self, method: str) -> tuple[object, ...]:
+        """Name the random streams of a method; what the report answers by has the patient's alone."""
+        more = [name for name in (self._procedure.name, method) if name not in (PROSPECTIVE, "fine_tuned")]
+        return (*self._names, *more)
 
     def _train_from_scratch(
         self, strips: Sequence[StripRef], positive: Flags, weights: Floats, round_: int
     ) -> ResNet1d:
         """Train a network of the generic model's form that never saw another patient."""
-        names = (*self._names, SCRATCH)
+        names = self._streams(SCRATCH)
         network = build_model(self._generic.settings, torch_stream(*names, "weights"))
         beats = torch.from_numpy(np.concatenate([self._activations.beats(strip) for strip in strips]))
         recipe = self._procedure.recipe.from_scratch()

@@ -105,6 +105,7 @@ def page_content(
         "keys": wording.keys(result),
         "notes": [
             *wording.notes(result, evidence, settings),
+            *validity.simpler_ways(result),
             *validity.few_episodes(result),
             *validity.control_notes(controls, result),
         ],

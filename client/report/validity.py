@@ -102,8 +102,29 @@ def control_notes(controls: Sequence[Control], result: Comparison) -> list[Note]
                 )
             )
         elif result.patients:
-            out.append(Note(f"Control with {what}: no sign of it.", beside))
+            out.append(Note(f"Control with {what}: not flagged.", beside))
     return out
+
+
+def simpler_ways(result: Comparison) -> list[Note]:
+    """Name the baselines that did at least as well as the selected model, the best first."""
+    words = result.words
+    selected = result.methods["selected"].mean
+    found = []
+    for key, own in BASELINES.items():
+        values = [v for one in result.patients if math.isfinite(v := one.last(key, words.key))]
+        if values and (mean := math.fsum(values) / len(values)) >= selected:
+            found.append((mean, f"{own.noun} {figure_value(mean, words)}"))
+    if not found:
+        return []
+    listed = ", ".join(text for _, text in sorted(found, reverse=True))
+    return [
+        Note(
+            "A simpler way did at least as well on the same test strips:",
+            f"{listed}, against {figure_value(selected, words)} with the selected model (mean {words.title}; "
+            "exploratory).",
+        )
+    ]
 
 
 def few_episodes(result: Comparison) -> list[Note]:
