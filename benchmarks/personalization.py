@@ -2,8 +2,9 @@
 
 Five rounds of fine-tuning with an evaluation on all test strips and on the coming pair after each, for one
 made-up patient. The plain way is a network of ``nn.Conv1d`` with a full forward pass each time. Both take
-turns on one thread; the ratio of medians is what counts. Also printed: whether the project's own network gives
-the same weights with and without kept activations, and its share of the machine's matrix-product peak.
+turns on one thread; the ratio of medians is what counts. Also printed: whether the project's own network
+gives the same weights with and without kept activations, and its share of the machine's matrix-product
+peak.
 """
 
 from __future__ import annotations
