@@ -303,7 +303,7 @@ def test_a_database_of_a_newer_version_is_refused_by_every_step_and_left_alone(c
         database.execute("update alembic_version set version_num = '9999'")
         database.commit()
     said = command("fedkalemia-site", step, finished_site).sentence()
-    assert "has schema version 9999, this code needs 0002" in said
+    assert "has schema version 9999, this code needs 0003" in said
     assert "fedkalemia-site database upgrade" in said
     with contextlib.closing(sqlite3.connect(finished_site / "site.sqlite")) as database:
         assert database.execute("select version_num from alembic_version").fetchall() == [("9999",)]

@@ -29,7 +29,14 @@ TINY: Mapping[str, Any] = {
     "model": {"depth": 18, "width": 4},
     "training": {"beats_per_strip": 8, "batch_size": 32, "learning_rate": 3e-3},
     "federation": {"rounds": 3, "min_validation_patients": 2, "join_timeout_s": 20.0},
-    "personalization": {"rounds": 2, "epochs": 1, "gap_s": 0.0, "beats_per_strip": 8},
+    "personalization": {
+        "rounds": 2,
+        "epochs": 1,
+        "gap_s": 0.0,
+        "beats_per_strip": 8,
+        "protocols": ["prospective"],
+        "depth": "quick",
+    },
     "cohort": {"min_positive": 4, "min_negative": 4},
     "policy": {"min_training_patients": 1, "min_validation_patients": 1, "min_cell": 1},
 }

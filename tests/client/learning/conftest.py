@@ -144,7 +144,13 @@ def toy_site(tmp_path: Path) -> Iterator[ToySite]:
         {
             "model": SMALL.model_dump(),
             "training": {"beats_per_strip": 4, "batch_size": 16},
-            "personalization": {"freeze_through": "stage2", "epochs": 2, "rounds": 5},
+            "personalization": {
+                "freeze_through": "stage2",
+                "epochs": 2,
+                "rounds": 5,
+                "protocols": ("prospective",),
+                "depth": "quick",
+            },
             "policy": {"min_training_patients": 2, "min_validation_patients": 2, "min_cell": 1},
         },
     )

@@ -456,8 +456,10 @@ def test_protocols_and_controls_have_rows_of_their_own_and_leave_the_answer_alon
     toy_site: Any, toy_weights: Weights
 ) -> None:
     """What leaves is of the primary protocol, whatever else is run."""
-    alone = toy_site.with_settings(personalization={"protocols": ("prospective",), "depth": "quick"})
-    sent = [personalize_site(toy.site, toy_weights, toy.run) for toy in (alone, toy_site)]
+    all_of_it = toy_site.with_settings(
+        personalization={"protocols": ("prospective", "paper"), "depth": "full"}
+    )
+    sent = [personalize_site(toy.site, toy_weights, toy.run) for toy in (toy_site, all_of_it)]
     assert {k: v for k, v in sent[0].items() if k != "seconds"} == {
         k: v for k, v in sent[1].items() if k != "seconds"
     }
