@@ -237,13 +237,14 @@ def _personalized(site: Site, name: str) -> str:
     from client.database.runs import latest_run
     from client.database.session import open_database, sessions
     from client.database.tables import PersonalizationRun
+    from client.learning.planning import PROSPECTIVE
 
     columns = (PersonalizationRun.outcome, PersonalizationRun.selected_method)
     with sessions(open_database(site.database_url))() as session:
         run = latest_run(session, "personalization", name)
         counted = select(*columns, func.count()).where(
             PersonalizationRun.run_id == (run.id if run else None),
-            PersonalizationRun.protocol == "prospective",
+            PersonalizationRun.protocol == PROSPECTIVE,
         )
         rows = session.execute(counted.group_by(*columns).order_by(*columns)).all()
     told = [f"{n} {outcome}{f', selected {method}' if method else ''}" for outcome, method, n in rows]

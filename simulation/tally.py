@@ -23,6 +23,7 @@ from client.database.tables import (
     StripPrediction,
 )
 from client.learning.evaluation import PATIENT_FIGURES
+from client.learning.planning import PROSPECTIVE
 from client.learning.results import row_figures
 from client.site import Site
 from common.metrics import Confusion, ScoreHistogram
@@ -155,7 +156,7 @@ def _generic(session: Session, runs: Sequence[Run]) -> GenericTally | None:
 def _patients(session: Session, site: str, run: Run) -> list[PatientTally]:
     rows = session.scalars(
         select(PersonalizationRun)
-        .where(PersonalizationRun.run_id == run.id, PersonalizationRun.protocol == "prospective")
+        .where(PersonalizationRun.run_id == run.id, PersonalizationRun.protocol == PROSPECTIVE)
         .order_by(PersonalizationRun.patient_id)
     ).all()
     return [_patient(site, run.name, row) for row in rows]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from client.learning.dataset import Beats, BeatSource, StripRef, read_strip, spread
-from client.learning.evaluation import INFERENCE_BATCH, StripScore
+from client.learning.evaluation import INFERENCE_BATCH, StripScore, infer
 from client.learning.feature_baselines import FeatureModel
 from client.learning.personalizers import Head
 from client.learning.protocols import T_WAVE
@@ -123,9 +123,7 @@ class Activations:
             features = [self.features(strip, model.method) for strip in strips]
             return tuple(_score(s, model.model.logits(own)) for s, own in zip(strips, features, strict=True))
         if isinstance(model, Whole):
-            with torch.inference_mode():
-                logits = [model.network(torch.from_numpy(self.beats(strip))).numpy() for strip in strips]
-            return tuple(_score(strip, own) for strip, own in zip(strips, logits, strict=True))
+            return tuple(_score(strip, infer(model.network, self.beats(strip))) for strip in strips)
         return self.score(model, strips)
 
     def score(self, model: ResNet1d, strips: Sequence[StripRef]) -> tuple[StripScore, ...]:

@@ -14,12 +14,12 @@ from typing import Any
 from client.database.cohort_queries import Inclusion
 from client.database.reviews import Reviews
 from client.database.session import SCHEMA_VERSION
+from client.learning.planning import PROSPECTIVE, Outcome
 from common.metrics import Confusion, ScoreHistogram
 from common.task import Label
 
-PRIMARY_PROTOCOL = "prospective"
 #: Reported apart from the primary result: training and test strips of the labels overlap in time.
-APART = "not_interleaved"
+APART = Outcome.NOT_INTERLEAVED.value
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Personal:
     @property
     def primary(self) -> bool:
         """Whether the patient belongs to the comparison that was declared before the run."""
-        return self.tested and self.protocol == PRIMARY_PROTOCOL and self.outcome != APART
+        return self.tested and self.protocol == PROSPECTIVE and self.outcome != APART
 
     def score(self, method: str, round_: int) -> Score | None:
         """Return a method's result; before the first round every method is the generic model."""

@@ -18,9 +18,9 @@ from client.database.tables import (
     Strip,
     StripPrediction,
 )
-from client.learning.planning import PAPER
+from client.learning.planning import PAPER, PROSPECTIVE
 from client.learning.protocols import CONTROLS
-from client.report.evidence import PRIMARY_PROTOCOL, Evidence, Generic, Personal, Score, StripVote
+from client.report.evidence import Evidence, Generic, Personal, Score, StripVote
 from client.report.reading_cohort import cohort_notes, provenance, read_members, read_strips
 from common.errors import DatabaseError, ProtocolError
 from common.metrics import Confusion, ScoreHistogram
@@ -38,7 +38,7 @@ def read_evidence(session: Session, names: Sequence[str]) -> Evidence:
     cohorts = [run.cohort_run_id for run in runs if run.cohort_run_id is not None]
     members = [member for run in runs for member in read_members(session, run.cohort_run_id, run.name)]
     everything = [one for run in runs for one in _personal(session, run)]
-    personal = [one for one in everything if one.protocol == PRIMARY_PROTOCOL]
+    personal = [one for one in everything if one.protocol == PROSPECTIVE]
     return Evidence(
         flow=inclusion(session, cohorts[0] if len(cohorts) == 1 else None),
         members=members,

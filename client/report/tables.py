@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from client.learning.calibration import MIN_STRIPS_POOLED
 from client.report.comparison import FITTED, Comparison, summary, worse_off
 from client.report.evidence import CohortEvidence, Evidence, Generic, Personal
 from client.report.wording import limit, outcome_text, short_outcome
@@ -25,9 +26,6 @@ from common.page.numbers import (
 )
 from common.page.words import FIGURES
 from common.task import Label, Task
-
-#: Strips below which no Brier score is computed.
-MIN_STRIPS_POOLED = 50
 
 
 def generic_table(evidence: Evidence) -> Table:

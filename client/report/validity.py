@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import stdev
 
 from client.learning.comparisons import holm, paired
 from client.learning.protocols import DAYS, PERMUTED, not_run
@@ -294,9 +295,7 @@ def _spread(values: Sequence[float], words: FigureWords) -> str:
     kept = [value for value in values if math.isfinite(value)]
     if len(kept) < 2:
         return ""
-    mean = math.fsum(kept) / len(kept)
-    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in kept) / (len(kept) - 1))
-    return f" ({figure_value(deviation, words)})"
+    return f" ({figure_value(stdev(kept), words)})"
 
 
 def left_out(settings: Settings) -> str:
