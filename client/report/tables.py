@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
-from client.learning.calibration import MIN_STRIPS_POOLED
 from client.report.comparison import FITTED, Comparison, summary, worse_off
 from client.report.evidence import CohortEvidence, Evidence, Generic, Personal
 from client.report.wording import limit, outcome_text, short_outcome
-from common.metrics import Confusion, brier
+from common.metrics import Confusion
 from common.page import METHODS, Table
 from common.page.numbers import (
     MISSING,
@@ -25,7 +22,7 @@ from common.page.numbers import (
     short_digest,
 )
 from common.page.words import FIGURES
-from common.task import Label, Task
+from common.task import Task
 
 
 def generic_table(evidence: Evidence) -> Table:
@@ -45,7 +42,6 @@ def generic_table(evidence: Evidence) -> Table:
         row("  accuracy by vote", lambda one: ratio(one.strips.tp + one.strips.tn, one.strips.total)),
         row("  sensitivity", lambda one: ratio(one.strips.tp, one.strips.tp + one.strips.fn)),
         row("  specificity", lambda one: ratio(one.strips.tn, one.strips.tn + one.strips.fp)),
-        row("  Brier score", _brier),
         row("Beat level", lambda one: _labels(one.beats)),
         row("  AUC", lambda one: decimal(one.histogram.auc, 3) if one.histogram else MISSING),
         row("  F1", lambda one: decimal(one.beats.f1 if one.beats.tp + one.beats.fn else None, 3)),
@@ -69,14 +65,6 @@ def generic_table(evidence: Evidence) -> Table:
 
 def _labels(counts: Confusion) -> str:
     return f"{count(counts.tp + counts.fn)} positive, {count(counts.tn + counts.fp)} negative"
-
-
-def _brier(one: Generic) -> str:
-    if len(one.counted) < MIN_STRIPS_POOLED:
-        return f"{MISSING} (below {MIN_STRIPS_POOLED} strips)"
-    logits = np.array([vote.mean_logit for vote in one.counted])
-    positive = np.array([vote.label == Label.POSITIVE for vote in one.counted])
-    return decimal(brier(1 / (1 + np.exp(-logits)), positive), 3)
 
 
 def confusion_table(evidence: Evidence, task: Task) -> Table:
