@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from statistics import stdev
 
-from client.report.comparison import FITTED, Comparison, summary, worse_off
-from client.report.evidence import CohortEvidence, Evidence, Generic, Personal
-from client.report.wording import limit, outcome_text, short_outcome
+from client.learning.comparisons import holm, mann_whitney, paired
+from client.report.comparison import FITTED, Comparison
+from client.report.evidence import CohortEvidence, Evidence, Generic
 from common.metrics import Confusion
-from common.page import METHODS, Table
+from common.page import METHODS, FigureWords, Table
 from common.page.numbers import (
     MISSING,
     SMALL_SAMPLE_NOTE,
@@ -22,6 +23,7 @@ from common.page.numbers import (
     short_digest,
 )
 from common.page.words import FIGURES
+from common.seeding import stream
 from common.task import Task
 
 
@@ -117,26 +119,96 @@ def _small(rows: Sequence[Sequence[str]]) -> str:
     return SMALL_SAMPLE_NOTE if any("†" in cell for row in rows for cell in row) else ""
 
 
+#: Rows of the table of all figures, by level, in the order of the source paper.
+LEVELS: Mapping[str, Sequence[tuple[str, FigureWords]]] = {
+    "Strip level": (
+        ("accuracy by vote", FIGURES["strip_accuracy"]),
+        ("sensitivity", FIGURES["strip_sensitivity"]),
+        ("specificity", FIGURES["strip_specificity"]),
+        ("F1", FigureWords("strip_f1", "strip F1", False, 3)),
+        ("AUC by mean logit", FIGURES["strip_auc"]),
+    ),
+    "Beat level": (
+        ("accuracy", FIGURES["beat_accuracy"]),
+        ("sensitivity", FIGURES["beat_sensitivity"]),
+        ("specificity", FIGURES["beat_specificity"]),
+        ("positive predictivity", FIGURES["beat_positive_predictivity"]),
+        ("F1", FIGURES["beat_f1"]),
+        ("AUC", FIGURES["beat_auc"]),
+    ),
+}
+
+
 def figures_table(result: Comparison, seed: int, site: str) -> Table:
-    """Return every figure of merit after the last round, mean over patients, by method."""
-    rows = []
-    for key, words in FIGURES.items():
-        cells = [f"{words.title}{' *' if key == result.words.key else ''}"]
-        for method in METHODS:
-            value = summary([one.last(method, key) for one in result.patients], seed, site, key, method)
-            cells.append(f"{figure_value(value.mean, words)} ({value.n})" if value.n else MISSING)
-        rows.append(cells)
+    """Return every figure of merit after the last round as the source paper gives it, by method.
+
+    Beside the mean and standard deviation over patients stand two tests of the selected against the generic
+    model: one of pairs, and the paper's, which takes them for different patients.
+    """
+    rows: list[list[str]] = []
+    strong: list[int] = []
+    tests: dict[int, float | None] = {}
+    for level, figures in LEVELS.items():
+        strong.append(len(rows))
+        rows.append([level, *[""] * (len(METHODS) + 3)])
+        for title, words in figures:
+            values = {method: [one.last(method, words.key) for one in result.patients] for method in METHODS}
+            numbers = sorted({sum(map(math.isfinite, own)) for own in values.values()})
+            pair = paired(
+                values["selected"],
+                values["generic"],
+                "selected",
+                "generic",
+                stream("report", seed, site, "as in the paper", words.key),
+            )
+            tests[len(rows)] = pair.p
+            judged = " *" if words.key == result.words.key else ""
+            rows.append(
+                [
+                    f"  {title}{judged}",
+                    count(numbers[0]) + (f" to {count(numbers[-1])}" if len(numbers) > 1 else ""),
+                    *(_mean_sd(own, words) for own in values.values()),
+                    MISSING,
+                    p_value(mann_whitney(values["selected"], values["generic"])),
+                ]
+            )
+    for row, p in zip(tests, holm(list(tests.values())), strict=True):
+        rows[row][-2] = p_value(p) + ("" if p is None else " ‡")
     return Table(
-        caption="All figures after each patient’s last round: mean over patients "
-        "(number of patients for whom "
-        "the figure exists).",
-        head=("Figure", *(words.title for words in METHODS.values())),
+        caption="All figures after each patient’s last round as in the source paper: mean (standard "
+        "deviation) over patients. The last two columns compare the selected with the generic model.",
+        head=(
+            "",
+            "Patients",
+            *(words.short for words in METHODS.values()),
+            "P, pairs",
+            "P, Mann-Whitney U",
+        ),
         rows=rows if result.patients else [],
-        note="* judged by. Figures of one patient rest on few strips; only the mean over patients is "
-        "compared, and only the difference to the own threshold was declared before the run. Everything else "
-        "is exploratory.",
+        strong=strong,
+        note="* judged by. Figures of one patient rest on few strips; a figure that a patient does not have, "
+        "such as the AUC of one label, is left out of the mean. P, pairs: Wilcoxon signed-rank over "
+        "patients, ‡ exploratory and corrected together by Holm. Mann-Whitney U is the paper’s test, not "
+        "corrected; it takes the same patients before and after for different ones. Only the difference to "
+        "the own threshold was declared before the run.",
+        form="dense",
         empty="No patient was tested personally.",
     )
+
+
+def _mean_sd(values: Sequence[float], words: FigureWords) -> str:
+    kept = [value for value in values if math.isfinite(value)]
+    if not kept:
+        return MISSING
+    mean = figure_value(math.fsum(kept) / len(kept), words)
+    return f"{mean} ({figure_value(stdev(kept), words)})" if len(kept) > 1 else mean
+
+
+def p_value(p: float | None) -> str:
+    """Write a p value with three decimals; a dash where the test could not be done."""
+    if p is None:
+        return MISSING
+    return decimal(p, 3) if p >= 0.001 else "< 0.001"
 
 
 def differences_table(result: Comparison) -> Table:
@@ -163,74 +235,6 @@ def differences_table(result: Comparison) -> Table:
         note=_small(rows),
         empty="No patient was tested personally.",
     )
-
-
-def patients_table(evidence: Evidence, result: Comparison) -> Table:
-    """Return one row per patient: strips, outcome, every method's last round, and what was selected."""
-    words = result.words
-    worse = {id(loss.patient) for loss in worse_off(result)}
-    several = len({one.run for one in evidence.personal}) > 1
-    shown = evidence.personal
-    rows: list[list[str]] = []
-    marked: list[int] = []
-    for one in shown:
-        change = one.last("selected", words.key) - one.last("generic", words.key) if one.tested else math.nan
-        if id(one) in worse:
-            marked.append(len(rows))
-        score = one.score("selected", one.rounds) if one.tested else None
-        rows.append(
-            [
-                f"{one.patient}",
-                *([one.run] if several else []),
-                f"{one.train[0]} / {one.train[1]}",
-                f"{one.test[0]} / {one.test[1]}",
-                count(score.beats.total) if score else MISSING,
-                f"{one.episodes[0]} / {one.episodes[1]}",
-                *(
-                    figure_value(one.last(method, words.key) if one.tested else None, words)
-                    for method in METHODS
-                ),
-                figure_difference(change, words, unit=False) + (" ▼" if id(one) in worse else ""),
-                _selected(one),
-                short_outcome(one.outcome),
-            ]
-        )
-    explained = [
-        f"{short_outcome(code)}: {outcome_text(code)}"
-        for code in sorted({one.outcome for one in shown} - {"personal"})
-    ]
-    notes = [f"▼ and shading: lost more than {limit(words)}, or more than 0.05 beat F1"] if marked else []
-    return Table(
-        caption=f"Every patient with enough strips of both labels: {words.title} after the last "
-        "round, by method. Numbers "
-        "of patients are this database’s own. Strips and episodes: positive / negative. Gain: selected − "
-        "generic.",
-        head=(
-            "Patient",
-            *(["Run"] if several else []),
-            "Train strips",
-            "Test strips",
-            "Test beats",
-            "Episodes",
-            *(METHODS[method].short for method in METHODS),
-            "Gain" + (", points" if words.percent else ""),
-            "Chosen, round",
-            "Outcome",
-        ),
-        rows=rows,
-        text=tuple(range(len(rows[0]) - 2, len(rows[0]))) if rows else (),
-        marked=marked,
-        note="; ".join([*notes, *explained]),
-        form="dense",
-        empty="No patient of the frozen cohort has enough strips of both labels.",
-    )
-
-
-def _selected(one: Personal) -> str:
-    if one.selected_method is None:
-        return MISSING
-    title = METHODS[one.selected_method].short if one.selected_method in METHODS else one.selected_method
-    return f"{title}, {one.selected_round}" if one.selected_round else title
 
 
 def runs_table(evidence: CohortEvidence) -> Table:

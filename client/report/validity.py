@@ -15,13 +15,13 @@ from client.learning.comparisons import holm, paired
 from client.learning.protocols import DAYS, PERMUTED, not_run
 from client.report.comparison import Comparison, Summary, summary
 from client.report.evidence import APART, Evidence, Personal
+from client.report.tables import p_value
 from common.config import Settings
 from common.page import BASELINES, FIGURES, METHODS, FigureWords, Note, Table
 from common.page.numbers import (
     MISSING,
     SMALL_SAMPLE_NOTE,
     count,
-    decimal,
     figure_difference,
     figure_value,
     interval_cell,
@@ -219,7 +219,7 @@ def baselines_table(result: Comparison, seed: int, site: str) -> Table:
                 *row,
                 figure_difference(one.mean, words) if one.n else MISSING,
                 f"{one.better} / {one.equal} / {one.worse}" if one.n else MISSING,
-                MISSING if p is None else f"{decimal(p, 3)}{'' if key == 'threshold' else ' ‡'}",
+                p_value(p) + ("" if p is None or key == "threshold" else " ‡"),
             ]
         )
     return Table(
