@@ -20,11 +20,12 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from common.config import ModelSettings, TrainingSettings, validated
 from common.errors import ProtocolError
+from common.procedures import BEAT_AUC, CONTROLS, HEADLINES, LEARNING, PAPER_METHODS, SIMPLER
 
 if TYPE_CHECKING:  # saying hello must not cost the import of torch
     from common.weights import Weights
 
-VERSION = 3
+VERSION = 4
 
 HELLO, ROUND, EVALUATE, PERSONALIZE = "query.hello", "train.round", "evaluate.round", "query.personalize"
 Direction = Literal["request", "reply"]
@@ -148,6 +149,10 @@ _FIGURES = (
     "strip-accuracy|strip-sensitivity|strip-specificity|strip-auc"
 )
 _MOMENTS = "n|total|total-sq"
+# What is run beside the primary result is told by fewer figures: that of the task, and the beat AUC.
+_SIMPLER, _CONTROLS = "|".join(SIMPLER), "|".join(CONTROLS)
+_HEADLINE = "|".join(HEADLINES.values())
+_JUDGED = f"{_HEADLINE}|{BEAT_AUC}"
 # Every group, outcome and reason by name: a key must not be able to spell anything else.
 _GROUPS = "train|validation|test|personal"
 _OUTCOMES = "personal|not_interleaved|too_few_strips|one_label|trained_generic"
@@ -200,6 +205,11 @@ _PERSONALIZE_REPLY: dict[str, Kind] = {
     rf"personal\.({_METHODS})\.[0-9]{{1,2}}\.({_FIGURES})\.({_MOMENTS})": _FINITE,
     rf"last\.({_METHODS})\.({_FIGURES})\.({_MOMENTS})": _FINITE,
     rf"difference\.({_METHODS})-({_METHODS})\.({_FIGURES})\.({_MOMENTS})": _FINITE,
+    rf"last\.({_SIMPLER})\.({_JUDGED})\.({_MOMENTS})": _FINITE,
+    rf"difference\.selected-({_SIMPLER})\.({_HEADLINE})\.({_MOMENTS})": _FINITE,
+    rf"paper\.({'|'.join(PAPER_METHODS)})\.({_JUDGED})\.({_MOMENTS})": _FINITE,
+    rf"control\.({_CONTROLS})\.gain\.({_HEADLINE})\.({_MOMENTS})": _FINITE,
+    rf"control\.({_CONTROLS})\.({'|'.join(LEARNING)})\.{BEAT_AUC}\.({_MOMENTS})": _FINITE,
     rf"selected\.({_METHODS})": _count(),
     r"worse-than-generic": _count(),
     r"guard\.(decisions|hits)": _count(),

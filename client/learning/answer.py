@@ -21,7 +21,7 @@ from client.learning.release_cohort import (
     release_table_one,
     told_before,
 )
-from client.learning.results import primary_result
+from client.learning.release_validity import primary_result, release_validity
 from client.site import Site
 from common.task import Label
 
@@ -53,21 +53,25 @@ def answer(session: Session, site: Site, run: Run, cohort: Run, unseen: list[Str
     release_flow(release, session)
     _release_outcomes(release, Counter(outcomes.values()))
     release.generic(unseen, counted="unseen" not in silent)
-    release.personal(primary_result(session, run.id))
-    _release_who(release, session, site, run, cohort, groups, outcomes)
+    primary = primary_result(session, run)
+    release.personal(primary)
+    # Whatever follows is asked for with all that is told so far; the later gives way.
+    sizes = _known(release, session, site, cohort, groups, outcomes)
+    release_validity(release, session, run, site.name, site.settings.task, primary, sizes)
+    release_table_one(release, session, cohort, sizes, told_before(session, run))
+    release_steps(release, session, sizes)
     return release
 
 
-def _release_who(
+def _known(
     release: Release,
     session: Session,
     site: Site,
-    run: Run,
     cohort: Run,
     groups: Mapping[str, set[int]],
     outcomes: Mapping[int, str],
-) -> None:
-    """Send who the patients are, as far as nothing small follows from that and from what is sent already."""
+) -> Sizes:
+    """Return the groups of patients that are known outside once the numbers so far are sent."""
     policy = site.settings.policy
     splits = {
         split: {member.patient_id for member in members(session, cohort.id, ["generic"], [split])}
@@ -75,14 +79,13 @@ def _release_who(
     }
     sizes = Sizes(release.min_cell)
     by_outcome = {name: {p for p, own in outcomes.items() if own == name} for name in set(outcomes.values())}
-    sizes.know(*known_groups(release, {**groups, **splits}, by_outcome))
+    sizes.know(*known_groups(release, {**groups, **splits}, by_outcome), *release.told)
     # The answers to federated rounds have counted these.
     for split, least in zip(
         TRAINED, (policy.min_training_patients, policy.min_validation_patients), strict=True
     ):
         sizes.know(*([splits[split]] if len(splits[split]) >= least else []))
-    release_table_one(release, session, cohort, sizes, told_before(session, run))
-    release_steps(release, session, sizes)
+    return sizes
 
 
 def _group(member: Member) -> str | None:

@@ -84,13 +84,13 @@ class Sizes:
         free = [i for i, pivot in enumerate(pivots) if sizes[order[pivot]] < self.min_cell]
         if len(free) > MOST_FREE:
             return None
+        choices = np.array(list(product((0.0, 1.0), repeat=len(free))))
+        inside = choices @ rows[free] if free else np.zeros((1, len(pieces)))
+        taken = np.abs(inside - 1) < EPSILON
+        whole = taken.any(axis=1) & (taken | (np.abs(inside) < EPSILON)).all(axis=1)
         found = set()
-        for chosen in product((0.0, 1.0), repeat=len(free)):
-            inside = np.array(chosen) @ rows[free] if free else np.zeros(len(pieces))
-            taken = np.abs(inside - 1) < EPSILON
-            if not taken.any() or not np.all(taken | (np.abs(inside) < EPSILON)):
-                continue
-            union = frozenset().union(*(pieces[i] for i in np.flatnonzero(taken)))
+        for chosen in np.unique(taken[whole], axis=0):
+            union = frozenset().union(*(pieces[i] for i in np.flatnonzero(chosen)))
             if self.patients(union) < self.min_cell:
                 found.add(union)
         return found

@@ -2,16 +2,19 @@
 
 The unit is the distinct patient. A cell with fewer patients than the site's smallest cell is withheld; where
 a table would let it be computed from the others, the next smallest go with it. Nested groups (patients with
-at least r rounds; the personal ones and those of the primary result) are not both counted where their
-difference would be a small group. Zero is shown: it is about nobody. Source: ARCHITECTURE decision 6.
+at least r rounds; the personal ones and those of the primary result; those who have a figure and those who
+lack it) are not both counted where their difference would be a small group. Zero is shown: it is about
+nobody. Source: ARCHITECTURE decision 6.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
+from client.learning.differencing import Group, Sizes
 from client.learning.evaluation import (
     PATIENT_FIGURES,
     StripScore,
@@ -40,7 +43,7 @@ ALL_METHODS = (*METHODS, "selected")
 
 @dataclass(frozen=True)
 class PatientFigures:
-    """One patient of the primary result.
+    """One patient under one protocol or control.
 
     Attributes
     ----------
@@ -64,6 +67,10 @@ class PatientFigures:
         """Return a method's figures after this patient's last round."""
         return self.by_round[self.rounds, method]
 
+    def figure(self, method: str, name: str) -> float:
+        """Return one figure of a method after the last round; NaN if the method was not run."""
+        return self.by_round.get((self.rounds, method), {}).get(name, math.nan)
+
     @property
     def worse(self) -> bool:
         """Whether the selected model is worse than the generic one."""
@@ -72,16 +79,23 @@ class PatientFigures:
 
 @dataclass
 class Release:
-    """Numbers on their way out; ``withheld`` counts those that stay.
+    """Numbers on their way out.
 
     Parameters
     ----------
     min_cell : fewest distinct patients behind a number.
+
+    Attributes
+    ----------
+    numbers : what is sent so far.
+    withheld : how many numbers stay.
+    told : groups of personal patients that the numbers are about, beside all of the primary result.
     """
 
     min_cell: int
     numbers: Flat = field(default_factory=dict)
     withheld: int = 0
+    told: list[Group] = field(default_factory=list)
 
     def table(self, prefix: str, patients: Mapping[str, int]) -> None:
         """Send a table that divides patients into cells."""
@@ -120,6 +134,14 @@ class Release:
         else:
             self.numbers.update(sums.as_flat(prefix))
 
+    def over(self, prefix: str, values: Mapping[int, float], sizes: Sizes) -> None:
+        """Send the moments of a figure of patients, if who has it may be told; NaN is a patient without."""
+        known = {patient for patient, value in values.items() if not math.isnan(value)}
+        if len(known) >= self.min_cell and sizes.tell(known):
+            self.numbers.update(Moments.of(values.values()).as_flat(prefix))
+        else:
+            self.withheld += 1 if values else 0
+
     def generic(self, scores: Sequence[StripScore], counted: bool = True) -> None:
         """Send how the generic model does on unseen patients; how many they are only if ``counted``."""
         patients = [{s.patient_id for s in scores if s.positive == wanted} for wanted in (True, False)]
@@ -139,49 +161,78 @@ class Release:
         for name in PATIENT_FIGURES:
             self.moments(f"generic.patient.{name}", [values[name] for values in own])
 
-    def personal(self, patients: Sequence[PatientFigures]) -> None:
-        """Send the primary result: every method by round, last round, differences, choices."""
-        last_sent = len(patients)
-        sizes = {last_sent}
-        for round_ in range(1 + max((patient.rounds for patient in patients), default=-1)):
-            group = [patient for patient in patients if patient.rounds >= round_]
-            if 0 < last_sent - len(group) < self.min_cell:
+    def personal(self, patients: Mapping[int, PatientFigures]) -> None:
+        """Send the primary result: every method by round, last round, differences, choices.
+
+        Parameters
+        ----------
+        patients : those of the primary result, by their number in the database.
+        """
+        groups = self._by_round(patients)
+        sizes = Sizes(self.min_cell)
+        # A figure that everybody has is about one of these; where some lack it, who has it is asked for.
+        sizes.know(*(group for group in (patients.keys(), *groups.values()) if len(group) >= self.min_cell))
+        for name in PATIENT_FIGURES if patients else ():
+            for method in ALL_METHODS:
+                values = {number: patient.figure(method, name) for number, patient in patients.items()}
+                self.over(f"last.{method}.{name}", values, sizes)
+            for more, less in COMPARISONS:
+                values = differences(patients, more, less, name)
+                self.over(f"difference.{more}-{less}.{name}", values, sizes)
+            for round_, group in groups.items():
+                for method in ALL_METHODS:
+                    own = {p: patients[p].by_round.get((round_, method)) for p in sorted(group)}
+                    values = {p: figures[name] for p, figures in own.items() if figures is not None}
+                    self.over(f"personal.{method}.{round_}.{name}", values, sizes)
+        self._choices(patients, groups)
+
+    def _by_round(self, patients: Mapping[int, PatientFigures]) -> dict[int, Group]:
+        """Return who has each round, for the rounds that may be sent."""
+        groups: dict[int, Group] = {}
+        last_sent: Group = patients.keys()
+        for round_ in range(1 + max((patient.rounds for patient in patients.values()), default=-1)):
+            group = frozenset(p for p, patient in patients.items() if patient.rounds >= round_)
+            if 0 < len(last_sent) - len(group) < self.min_cell:
                 # The sum of who is missing here would follow from the round before.
                 self.withheld += len(ALL_METHODS) * len(PATIENT_FIGURES)
                 continue
-            last_sent = len(group)
-            sizes.add(last_sent)
-            for method in ALL_METHODS:
-                own = [p.by_round[round_, method] for p in group if (round_, method) in p.by_round]
-                for name in PATIENT_FIGURES if own else ():
-                    self.moments(f"personal.{method}.{round_}.{name}", [values[name] for values in own])
-        for name in PATIENT_FIGURES if patients else ():
-            for method in ALL_METHODS:
-                self.moments(f"last.{method}.{name}", [patient.last(method)[name] for patient in patients])
-            for more, less in COMPARISONS:
-                values = [patient.last(more)[name] - patient.last(less)[name] for patient in patients]
-                self.moments(f"difference.{more}-{less}.{name}", values)
-        self._choices(patients, sizes)
+            groups[round_] = last_sent = group
+        self.told += [group for group in dict.fromkeys(map(frozenset, groups.values()))
+                      if self.min_cell <= len(group) < len(patients)]  # fmt: skip
+        return groups
 
-    def _choices(self, patients: Sequence[PatientFigures], sizes: Collection[int]) -> None:
-        """Send what the guard chose; ``sizes`` are those of the groups by round that were sent."""
-        chosen = {method: sum(patient.selected == method for patient in patients) for method in METHODS}
+    def _choices(self, patients: Mapping[int, PatientFigures], groups: Mapping[int, Group]) -> None:
+        """Send what the guard chose; ``groups`` are those by round that were sent."""
+        everybody = patients.values()
+        chosen = {method: sum(patient.selected == method for patient in everybody) for method in METHODS}
         self.table("selected", chosen)
-        worse = sum(patient.worse for patient in patients)
+        worse = sum(patient.worse for patient in everybody)
         if len(shown_cells({"worse": worse, "other": len(patients) - worse}, self.min_cell)) == 2:
             self.numbers["worse-than-generic"] = worse
         else:
             self.withheld += 1
-        decided = [patient for patient in patients if patient.decided]
+        decided = {p: patient for p, patient in patients.items() if patient.decided}
+        sizes = {len(patients), *map(len, groups.values())}
         if any(0 < abs(size - len(decided)) < self.min_cell for size in sizes):
             # The guard decides from some round on: this would count the group a round was withheld for.
             self.withheld += 2
-        else:
-            self.share("guard.hits", "guard.decisions", sum(p.as_good_as_best for p in decided), len(decided))
+            return
+        hits = sum(patient.as_good_as_best for patient in decided.values())
+        self.share("guard.hits", "guard.decisions", hits, len(decided))
+        if "guard.decisions" in self.numbers and self.min_cell <= len(decided) < len(patients):
+            self.told.append(frozenset(decided))
 
     def flat(self) -> Flat:
         """Return what is sent."""
         return {**self.numbers, "suppressed": self.withheld}
+
+
+def differences(patients: Mapping[int, PatientFigures], more: str, less: str, name: str) -> dict[int, float]:
+    """Return a figure of one method minus that of another after each patient's last round, by patient."""
+    return {
+        number: patient.figure(more, name) - patient.figure(less, name)
+        for number, patient in patients.items()
+    }
 
 
 def shown_cells(patients: Mapping[str, int], min_cell: int, withheld: Collection[str] = ()) -> frozenset[str]:

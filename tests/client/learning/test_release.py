@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ def patient(
 
 def released(*patients: PatientFigures, min_cell: int = 5) -> dict[str, Any]:
     release = Release(min_cell)
-    release.personal(patients)
+    release.personal(dict(enumerate(patients)))
     return dict(release.flat())
 
 
@@ -134,6 +135,35 @@ def test_a_figure_that_few_patients_lack_is_withheld() -> None:
     assert release.flat() == {"suppressed": 1}
 
 
+def lacking(figure: str, *keys: tuple[int, str], rounds: int = 5) -> PatientFigures:
+    """Make a patient without a figure after some rounds of some methods."""
+    whole = patient(rounds)
+    by_round = {key: {**own, figure: math.nan} if key in keys else own for key, own in whole.by_round.items()}
+    return replace(whole, by_round=by_round)
+
+
+def test_a_difference_does_not_tell_who_lacks_one_figure_of_two() -> None:
+    """Six have no predictivity with the selected model, and one more has none with the threshold."""
+    name, both = "beat-positive-predictivity", ((5, "selected"), (5, "threshold"))
+    group = [*[patient()] * 13, *[lacking(name, *both)] * 6]
+    sent = released(*group, lacking(name, both[1]))
+    assert sent[f"last.threshold.{name}.n"] == sent[f"difference.selected-threshold.{name}.n"] == 13
+    assert f"last.selected.{name}.n" not in sent
+    sent = released(*group, *[lacking(name, both[1])] * 5)
+    assert [sent[f"last.{key}.{name}.n"] for key in ("selected", "threshold")] == [18, 13]
+    assert sent[f"difference.selected-threshold.{name}.n"] == 13
+
+
+def test_the_last_round_less_the_fifth_does_not_tell_of_one_patient() -> None:
+    """Six stop early; the figure exists for one of them alone."""
+    name = "beat-positive-predictivity"
+    early = lacking(name, (3, "selected"), rounds=3)
+    sent = released(*[patient()] * 14, *[early] * 5, patient(rounds=3))
+    # Of the 15 with the figure 14 have a fifth round, as the other figures tell.
+    assert sent["personal.selected.5.beat-f1.n"] == sent[f"personal.selected.5.{name}.n"] == 14
+    assert f"last.selected.{name}.n" not in sent
+
+
 def test_worse_patients_are_counted_only_where_both_groups_are_large() -> None:
     worse = patient(f1=0.70, generic=0.76)
     assert worse.worse
@@ -159,7 +189,7 @@ def test_decisions_of_the_guard_do_not_count_the_group_later_rounds_are_withheld
 def test_no_brier_score_of_single_patients_leaves() -> None:
     release = Release(1)
     release.generic(scores(6, 6))
-    release.personal([patient()] * 6)
+    release.personal(dict.fromkeys(range(6), patient()))
     assert "last.selected.strip-auc.n" in release.flat()
     assert not any("brier" in key for key in release.flat())
 
@@ -190,7 +220,7 @@ def test_generic_figures_need_enough_patients_of_the_label_they_are_about() -> N
 def test_everything_released_is_in_the_protocol() -> None:
     release = Release(1)
     release.generic(scores(3, 3))
-    release.personal([patient(), patient(rounds=2)])
+    release.personal({1: patient(), 2: patient(rounds=2)})
     release.table("outcome", {"personal": 2, "one_label": 1})
     release.cells("cohort", {"train.patients": (3, 3), "train.gap": (0, 0)})
     release.cells("flow", {"no_waveform": (10, 3)})
