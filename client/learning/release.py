@@ -186,10 +186,10 @@ class Release:
                     self.over(f"personal.{method}.{round_}.{name}", values, sizes)
         self._choices(patients, groups)
 
-    def _by_round(self, patients: Mapping[int, PatientFigures]) -> dict[int, Group]:
+    def _by_round(self, patients: Mapping[int, PatientFigures]) -> dict[int, AbstractSet[int]]:
         """Return who has each round, for the rounds that may be sent."""
-        groups: dict[int, Group] = {}
-        last_sent: Group = patients.keys()
+        groups: dict[int, AbstractSet[int]] = {}
+        last_sent: AbstractSet[int] = patients.keys()
         for round_ in range(1 + max((patient.rounds for patient in patients.values()), default=-1)):
             group = frozenset(p for p, patient in patients.items() if patient.rounds >= round_)
             if 0 < len(last_sent) - len(group) < self.min_cell:
@@ -201,7 +201,9 @@ class Release:
                       if self.min_cell <= len(group) < len(patients)]  # fmt: skip
         return groups
 
-    def _choices(self, patients: Mapping[int, PatientFigures], groups: Mapping[int, Group]) -> None:
+    def _choices(
+        self, patients: Mapping[int, PatientFigures], groups: Mapping[int, AbstractSet[int]]
+    ) -> None:
         """Send what the guard chose; ``groups`` are those by round that were sent."""
         everybody = patients.values()
         chosen = {method: sum(patient.selected == method for patient in everybody) for method in METHODS}

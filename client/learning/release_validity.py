@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session, selectinload
 
 from client.database.tables import PersonalizationRun, Run
-from client.learning.differencing import Group, Sizes
+from client.learning.differencing import Sizes
 from client.learning.planning import PAPER, PERSONALIZED, PROSPECTIVE, Outcome
 from client.learning.release import PatientFigures, Release, differences
 from client.learning.results import patient_figures
@@ -112,7 +113,7 @@ def release_control(
     control: Patients,
     headline: str,
     site: str,
-    primary: Group,
+    primary: AbstractSet[int],
     sizes: Sizes,
 ) -> None:
     """Send one control: the gain on the generic model, and the beat AUC of what could learn.
@@ -141,7 +142,9 @@ def release_control(
         release.moments(prefix, [values[p] for p in sorted(group)])
 
 
-def tellable(whole: Group, primary: Group, sizes: Sizes, names: tuple[object, ...]) -> frozenset[int]:
+def tellable(
+    whole: AbstractSet[int], primary: AbstractSet[int], sizes: Sizes, names: tuple[object, ...]
+) -> frozenset[int]:
     """Return the largest part of a group that may be told, and note it; empty if there is none.
 
     Tried are the whole and its patients of the primary result, each without a few of the latter: if two of
