@@ -10,7 +10,7 @@ from typing import Any
 from common import protocol
 from common.errors import FederationError
 from common.files import write_atomic
-from common.page import METHODS, Figure, FigureWords, Key, Note, headline, inline_svg, render
+from common.page import BASELINES, METHODS, Figure, FigureWords, Key, Note, headline, inline_svg, render
 from common.page.numbers import (
     MISSING,
     figure_difference,
@@ -19,10 +19,12 @@ from common.page.numbers import (
     plural,
 )
 from common.page.verdict import WEAK_AUC, verdict, weak_model
+from common.procedures import SIMPLER
 from server import figures
 from server import summary_cohort as cohort
 from server import summary_tables as tables
-from server.sums import Pooled, Told, counted, generic, last_round, load, pooled
+from server import summary_validity as validity
+from server.sums import Told, counted, generic, last_round, load, pooled
 
 TEMPLATE = Path(__file__).parent / "summary.html"
 FITTED = ("threshold", "closed_form", "fine_tuned", "selected")
@@ -89,10 +91,15 @@ def page_content(told: Sequence[Told]) -> dict[str, Any]:
             "selected": tables.selected_table(told),
             "generic": tables.generic_table(told),
             "methods": tables.methods_table(told, words),
-            "differences": tables.differences_table(told, words),
+            "differences": validity.differences_table(told, words),
             "all": tables.all_figures_table(told),
+            "ways": validity.ways_table(told, words),
+            "paper": validity.paper_table(told, words),
+            "controls": validity.controls_table(told, words),
             "crossed": tables.crossed_table(told),
         },
+        "baselines": [BASELINES[way] for way in SIMPLER if pooled(told, f"last.{way}.{words.wire}").sites],
+        "left_out": validity.left_out(told),
         "facts": _facts(told),
         "settings": [(one.name, json.dumps(one.story["settings"], indent=2, sort_keys=True)) for one in told],
     }
@@ -126,17 +133,13 @@ def keys(told: Sequence[Told], words: FigureWords) -> list[Key]:
     out = []
     for method in ("selected", "threshold", "generic"):
         value = pooled(told, f"last.{method}.{words.wire}")
-        below = f"mean {words.title}, {_from(value)}; {interval_text(value.interval, words)}"
+        below = f"mean {words.title}, {validity.of_sites(value)}; {interval_text(value.interval, words)}"
         out.append(
             Key(METHODS[method].title, figure_value(value.all.mean, words), below, method == "selected")
         )
     interval = interval_text(change.interval, words, difference=True)
-    below = f"{_from(change)}; {interval}; the comparison declared before the run"
+    below = f"{validity.of_sites(change)}; {interval}; the comparison declared before the run"
     return [*out, Key("Selected − own threshold", figure_difference(change.all.mean, words), below)]
-
-
-def _from(value: Pooled) -> str:
-    return f"{plural(value.all.n, 'patient')} of {plural(len(value.sites), 'site')}"
 
 
 def notes(told: Sequence[Told], words: FigureWords) -> list[Note]:
@@ -151,6 +154,9 @@ def notes(told: Sequence[Told], words: FigureWords) -> list[Note]:
             out.append(Note(f"Site {site} did not take part{where}:", f"{why}."))
         for site, code in sorted(story["personalize_failures"].items()):
             out.append(Note(f"Site {site} did not personalize{where}:", f"{protocol.sentence(code)}."))
+        for site in sorted(one.answers):
+            if hidden := one.left_out(site):
+                out.append(_below_the_smallest_cell(site, hidden, one.settings.policy.min_cell, where))
         histogram = generic(one).histogram
         if histogram is not None and histogram.auc < WEAK_AUC:
             out.append(weak_model(histogram.auc, where))
@@ -161,17 +167,31 @@ def notes(told: Sequence[Told], words: FigureWords) -> list[Note]:
                     f"{story['selected']['rule']}.",
                 )
             )
+    out += _too_few(told, words)
+    out += _worse_off(told, words)
+    out += validity.simpler_ways(told, words)
+    out += validity.control_notes(told, words)
+    return out
+
+
+def _below_the_smallest_cell(site: str, hidden: int, min_cell: int, where: str) -> Note:
+    return Note(
+        f"Site {site} sent {plural(hidden, 'number')} over fewer than {plural(min_cell, 'patient')}{where}.",
+        "Its own smallest cell is smaller than that of this run. They are not on this page.",
+    )
+
+
+def _too_few(told: Sequence[Told], words: FigureWords) -> list[Note]:
     last = pooled(told, f"last.selected.{words.wire}")
     answered = {site for one in told for site in one.answers}
     if withheld := sorted(answered - set(last.sites)):
-        out.append(
+        return [
             Note(
                 f"Too few patients: {', '.join(withheld)}.",
                 "These sites withheld their personal results; they are in no mean on this page.",
             )
-        )
-    out += _worse_off(told, words)
-    return out
+        ]
+    return []
 
 
 def _worse_off(told: Sequence[Told], words: FigureWords) -> list[Note]:

@@ -11,7 +11,6 @@ from common.page.numbers import (
     SMALL_SAMPLE_NOTE,
     count,
     decimal,
-    figure_difference,
     figure_value,
     interval_cell,
     plural,
@@ -181,36 +180,6 @@ def methods_table(told: Sequence[Told], words: FigureWords) -> Table:
 
 def _mean(value: Pooled, words: FigureWords) -> str:
     return f"{figure_value(value.all.mean, words)} ({value.all.n})" if value.all.n else WITHHELD
-
-
-def differences_table(told: Sequence[Told], words: FigureWords) -> Table:
-    """Return the paired differences: the declared one first."""
-    rows = []
-    for more, less, kind in (
-        ("selected", "threshold", "primary, declared before the run"),
-        ("selected", "generic", "exploratory"),
-        ("threshold", "generic", "exploratory"),
-        ("closed_form", "generic", "exploratory"),
-        ("fine_tuned", "generic", "exploratory"),
-    ):
-        value = pooled(told, f"difference.{more}-{less}.{words.wire}")
-        if value.all.n:
-            rows.append(
-                [
-                    f"{METHODS[more].title} − {METHODS[less].title.lower()}",
-                    kind,
-                    f"{value.all.n} of {len(value.sites)}",
-                    figure_difference(value.all.mean, words),
-                    interval_cell(value.interval, words, difference=True),
-                ]
-            )
-    return Table(
-        caption=f"Paired differences in {words.title} after the last round, mean over patients.",
-        head=("Difference", "Status", "Patients of sites", "Mean", "95\u202f% interval"),
-        rows=rows,
-        text=(1,),
-        empty="No site answered for enough personal patients.",
-    )
 
 
 def all_figures_table(told: Sequence[Told]) -> Table:

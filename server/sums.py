@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -19,7 +19,16 @@ from common.errors import FederationError, ProtocolError, StorageError
 from common.files import read_json
 from common.intervals import Interval
 from common.metrics import Confusion, Moments, ScoreHistogram, stratified_interval
+from server.admission import admitted, check_story
 from server.state import BEST, FORMAT, STORY, VERSION
+
+NEEDED = {
+    "name", "settings", "settings_sha256", "rounds", "evaluations", "status", "failure", "selected", "sites",
+    "refused", "personalize", "personalize_failures",
+}  # fmt: skip
+
+#: Halvings that find a P value to 1e-12.
+BISECTIONS = 40
 
 
 @dataclass(frozen=True)
@@ -30,11 +39,14 @@ class Told:
     ----------
     story : ``server.json``; its keys are listed in ``server.state``.
     settings : of the run.
+    answers : counts and sums of the second phase by site, without those over fewer patients than the
+        smallest cell of the run.
     weight_bytes : size of the generic model's file, None if there is none.
     """
 
     story: Mapping[str, Any]
     settings: Settings
+    answers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     weight_bytes: int | None = None
 
     @property
@@ -42,11 +54,9 @@ class Told:
         """Name of the run."""
         return str(self.story["name"])
 
-    @property
-    def answers(self) -> Mapping[str, Mapping[str, Any]]:
-        """Counts and sums of the second phase, by site."""
-        answers: Mapping[str, Mapping[str, Any]] = self.story["personalize"]
-        return answers
+    def left_out(self, site: str) -> int:
+        """Return how many numbers of a site's answer are not shown."""
+        return len(self.story["personalize"].get(site, {})) - len(self.answers.get(site, {}))
 
     @property
     def sites(self) -> list[str]:
@@ -70,6 +80,26 @@ class Pooled:
         """Interval of the mean over patients, None with too few."""
         return stratified_interval([self.sites[site] for site in sorted(self.sites)])
 
+    @property
+    def p(self) -> float | None:
+        """Two-sided P of a mean of zero, by the t of ``interval``: 1 less the level that just reaches zero.
+
+        None with too few patients, or if all patients have the same value.
+        """
+        sites = [self.sites[site] for site in sorted(self.sites)]
+        whole = stratified_interval(sites)
+        if whole is None or whole.low == whole.high:
+            return None
+        low, high = 0.0, 1.0
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            interval = stratified_interval(sites, 1 - middle)
+            if interval is not None and interval.low <= 0 <= interval.high:
+                low = middle
+            else:
+                high = middle
+        return high
+
 
 @dataclass(frozen=True)
 class GenericSums:
@@ -91,7 +121,7 @@ def load(out: Path) -> Told:
     Raises
     ------
     FederationError
-        If the folder holds no federation this version can read.
+        If the folder holds no federation this version can read, or one that was changed.
     """
     try:
         story = read_json(out / STORY)
@@ -101,13 +131,18 @@ def load(out: Path) -> Told:
         ) from None
     if not isinstance(story, dict) or (story.get("format"), story.get("version")) != (FORMAT, VERSION):
         raise FederationError(f"{out / STORY} was not written by a server of this version; run it again")
-    if missing := sorted({"name", "settings", "settings_sha256", "rounds", "status"} - set(story)):
+    if missing := sorted(NEEDED - set(story)):
         raise FederationError(
             f"{out / STORY} is damaged: {', '.join(missing)} missing; run the federation again"
         )
+    check_story(story, str(out / STORY))
+    settings = validated(Settings, story["settings"], f"{out / STORY}, settings")
     return Told(
         story=story,
-        settings=validated(Settings, story["settings"], f"{out / STORY}, settings"),
+        settings=settings,
+        answers={
+            site: admitted(flat, settings.policy.min_cell) for site, flat in story["personalize"].items()
+        },
         weight_bytes=_size(out / BEST),
     )
 
