@@ -15,9 +15,17 @@ from matplotlib.figure import Figure as Canvas
 from client.learning.calibration import MIN_STRIPS_POOLED, ReliabilityBin, reliability
 from client.report import figures
 from client.report.calibrated import Group, measured
-from common.page.figure import BLUE, INK, PALE, figure, tidy
+from client.report.quality import Pick
+from client.report.reading_quality import StripSignal
+from common.page.figure import BLUE, INK, LABEL_MARKS, PALE, figure, tidy
 from common.page.numbers import decimal, plural
 from common.task import Label, Task
+
+#: What is drawn of a strip's signal by label: title, unit, width of a step, figure.
+MEASURES: tuple[tuple[str, str, float, Pick], ...] = (
+    ("Heart rate", "per minute", 5.0, lambda one: one.heart_rate_bpm),
+    ("QRS duration", "ms", 8.0, lambda one: one.qrs_ms),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,4 +143,57 @@ def votes_of_group(group: Group, task: Task) -> Drawn | None:
         f"Each point is one {strips} ({plural(len(votes), 'strip')}, {plural(patients, 'patient')}): its "
         f"{task.quantity} and the share of its beats {model} calls positive. Above the dotted line the strip "
         f"is called positive. Strips of {task.gap} are shown and never counted.",
+    )
+
+
+def signal_by_label(strips: Sequence[StripSignal], task: Task) -> Drawn | None:
+    """Draw heart rate and QRS duration of the accepted strips by label; None where nothing was measured."""
+    kept = [one for one in strips if one.exclusion is None and one.label != Label.GAP]
+    panels = []
+    for name, axis, width, pick in MEASURES:
+        by_label = {
+            str(label): np.array([v for one in kept if one.label == label and (v := pick(one)) is not None])
+            for label in (Label.POSITIVE, Label.NEGATIVE)
+        }
+        if all(len(values) for values in by_label.values()):
+            panels.append((name, axis, width, by_label))
+    if not panels:
+        return None
+    canvas = figure(figures.WIDTH, 2.9)
+    grid = canvas.subplots(1, 2, squeeze=False)[0]
+    canvas.subplots_adjust(left=0.075, right=0.985, top=0.88, bottom=0.26, wspace=0.16)
+    for index, axes in enumerate(grid):
+        if index >= len(panels):
+            axes.set_axis_off()
+            continue
+        name, axis, width, by_label = panels[index]
+        everything = np.concatenate(list(by_label.values()))
+        edges = width * np.arange(np.floor(everything.min() / width), everything.max() // width + 2)
+        for label, values in by_label.items():
+            marks = LABEL_MARKS[label]
+            counts, _ = np.histogram(values, edges)
+            axes.stairs(
+                counts / len(values), edges, color=marks.color, linewidth=1.8, linestyle=marks.line,
+                label=f"{task.word(label)} ({len(values)})",
+            )  # fmt: skip
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+        tidy(axes, x=axis, y="share of strips" if index == 0 else "", title=name)
+    handles = grid[0].get_legend_handles_labels()
+    canvas.legend(*handles, loc="lower center", ncols=2, frameon=False, fontsize=9, handlelength=2.6)
+    medians = "; ".join(
+        f"{name}: "
+        + ", ".join(
+            f"{task.word(label)} {decimal(float(np.median(own)), 0)}" for label, own in by_label.items()
+        )
+        for name, _, _, by_label in panels
+    )
+    patients = len({one.patient for one in kept})
+    return Drawn(
+        canvas,
+        "signal",
+        "Heart rate and QRS duration by label",
+        f"Medians. {medians}.",
+        f"{' and '.join(name for name, *_ in panels)} of the {plural(len(kept), 'accepted strip')} of "
+        f"{plural(patients, 'patient')}, each label as a share of its own strips. Medians. {medians}. Where "
+        "the labels differ in these, a model can tell them apart by nothing else.",
     )
