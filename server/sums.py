@@ -29,6 +29,8 @@ NEEDED = {
 
 #: Halvings that find a P value to 1e-12.
 BISECTIONS = 40
+#: An interval narrower than this is that of equal values: sums of squares leave a rest of rounding.
+NO_SPREAD = 1e-6
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Pooled:
         """
         sites = [self.sites[site] for site in sorted(self.sites)]
         whole = stratified_interval(sites)
-        if whole is None or whole.low == whole.high:
+        if whole is None or whole.high - whole.low < NO_SPREAD:
             return None
         low, high = 0.0, 1.0
         for _ in range(BISECTIONS):

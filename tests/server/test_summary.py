@@ -9,17 +9,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from common.config import make_settings
 from common.errors import FederationError
 from common.files import read_json, write_json
 from common.metrics import Confusion, Moments, ScoreHistogram
-from common.page import FIGURES, METHODS
+from common.page import FIGURES, METHODS, headline
 from server.state import Story
 from server.summary import write_summary
-from server.sums import generic, load, pooled
+from server.summary_validity import differences_table
+from server.sums import Pooled, generic, load, pooled
 
 LIFT = {"generic": 0.0, "threshold": 0.10, "closed_form": 0.17, "fine_tuned": 0.14, "selected": 0.15}
+BESIDE = {"t_wave": 0.05, "heart_rate": -0.1, "scratch": 0.02}
+JUDGED = ("strip-accuracy", "beat-f1", "beat-auc")
 
 
 def values(site: str, n: int) -> np.ndarray:
@@ -54,14 +58,39 @@ def site_answer(site: str, patients: int, rounds: int = 4) -> dict[str, Any]:
         for figure in FIGURES.values():
             change = LIFT[more] - LIFT[less] + noise
             flat |= Moments.of(change).as_flat(f"difference.{more}-{less}.{figure.wire}")
-    return flat | {"worse-than-generic": 0}
+    return flat | beside(base, noise) | {"worse-than-generic": 0}
+
+
+def beside(
+    base: np.ndarray, noise: np.ndarray, t_wave: float = BESIDE["t_wave"], auc: float = 0.48
+) -> dict[str, Any]:
+    """Return sums of simpler ways, the paper's protocol and a control whose models reach a beat AUC."""
+    flat: dict[str, Any] = {}
+    for way, lift in {**BESIDE, "t_wave": t_wave}.items():
+        for figure in JUDGED:
+            flat |= Moments.of(base + lift).as_flat(f"last.{way}.{figure}")
+        for figure in JUDGED[:2]:
+            flat |= Moments.of(LIFT["selected"] - lift + noise).as_flat(f"difference.selected-{way}.{figure}")
+    for method in ("generic", "threshold", "fine_tuned", "published", "selected"):
+        for figure in JUDGED:
+            flat |= Moments.of(base + LIFT.get(method, 0.0) + 0.05).as_flat(f"paper.{method}.{figure}")
+    flat |= Moments.of(noise + 0.01).as_flat("control.permuted.gain.strip-accuracy")
+    for method in ("closed_form", "selected"):
+        flat |= Moments.of(auc + noise).as_flat(f"control.permuted.{method}.beat-auc")
+    return flat
 
 
 def federation(
-    out: Path, sites: dict[str, int], *, task: str = "hyperkalemia", name: str = "main", **changes: Any
+    out: Path,
+    sites: dict[str, int],
+    *,
+    task: str = "hyperkalemia",
+    preset: str = "standard",
+    name: str = "main",
+    **changes: Any,
 ) -> Path:
     """Write the ``server.json`` of a federation whose sites have so many personal patients."""
-    settings = make_settings(task, "standard")
+    settings = make_settings(task, preset)
     Story(settings, name, status="finished", sites=tuple(sites)).write(out, None)
     story = read_json(out / "server.json")
     names = sorted(sites)
@@ -197,6 +226,84 @@ def test_words_of_the_other_task_do_not_appear(tmp_path: Path) -> None:
     seen = plain(page[:settings] + page[page.index("<footer>") :]).replace("say nothing about potassium", "")
     assert "potassium" not in seen.lower()
     assert "kalemia" not in seen.replace("fedkalemia", "").lower()
+
+
+def changed(out: Path, **own: Any) -> Path:
+    """Give every site other sums beside its result."""
+    story = read_json(out / "server.json")
+    for site, flat in story["personalize"].items():
+        n = flat["last.generic.beat-f1.n"]
+        flat |= beside(values(site, n), np.random.default_rng(n).normal(0, 0.03, n), **own)
+    write_json(out / "server.json", story)
+    return out
+
+
+def test_a_simpler_way_that_does_as_well_is_on_the_first_screen(tmp_path: Path) -> None:
+    out = federation(tmp_path, {"north": 7, "south": 8})
+    assert "A simpler way did at least as well" not in plain(page_of(tmp_path, [out]))
+    page = plain(page_of(tmp_path, [changed(out, t_wave=0.2)]))
+    first = page[: page.index("Rounds answered")]
+    assert "A simpler way did at least as well" in first
+    assert "the T-wave features," in first
+    assert "heart rate" not in first
+
+
+def test_a_control_above_chance_is_flagged_beside_the_gain(tmp_path: Path) -> None:
+    out = federation(tmp_path, {"north": 7, "south": 8})
+    page = plain(page_of(tmp_path, [out]))
+    assert "Control with labels of other days: not flagged. The same procedure gained" in page
+    assert "against +1" in page, "the gain with the true labels"
+    page = plain(page_of(tmp_path, [changed(out, auc=0.56)]))
+    assert "Control with labels of other days: flagged. Labels that mean nothing" in page
+    assert "two stretches of days" not in page[: page.index("Rounds answered")], "nobody told that one"
+
+
+def test_simpler_ways_and_the_paper_are_tables_of_the_same_patients(tmp_path: Path) -> None:
+    page = plain(page_of(tmp_path, [federation(tmp_path, {"north": 7, "south": 8, "tiny": 0})]))
+    section = page[page.index("Simpler ways, the paper’s protocol and controls") :]
+    everybody = np.concatenate([values("north", 7), values("south", 8)])
+    mean, sd = 100 * (everybody.mean() + BESIDE["t_wave"]), 100 * everybody.std(ddof=1)
+    assert f"T-wave features 15 2 {mean:.0f} % ({sd:.0f} %)" in section
+    paper, later = (100 * (everybody.mean() + LIFT["fine_tuned"] + more) for more in (0.05, 0.0))
+    assert f"Fine-tuned 15 2 {paper:.0f} %" in section
+    assert f" {later:.0f} % Published rate and batch 15 2" in section
+
+
+def test_what_was_not_run_is_named(tmp_path: Path) -> None:
+    page = plain(page_of(tmp_path, [federation(tmp_path, {"north": 7}, preset="quick")]))
+    assert "Not run with these settings: the personal network trained from scratch;" in page
+    assert "Not run" not in plain(page_of(tmp_path, [federation(tmp_path / "full", {"north": 7})]))
+
+
+def test_answers_that_tell_nothing_beside_the_result_leave_a_sentence(tmp_path: Path) -> None:
+    out = federation(tmp_path, {"north": 7})
+    story = read_json(out / "server.json")
+    new = (
+        "paper.",
+        "control.",
+        *(f"{kind}{way}." for way in BESIDE for kind in ("last.", "difference.selected-")),
+    )
+    flat = story["personalize"]["north"]
+    story["personalize"]["north"] = {k: v for k, v in flat.items() if not k.startswith(new)}
+    write_json(out / "server.json", story)
+    page = plain(page_of(tmp_path, [out]))
+    for what in ("simpler ways", "the paper’s protocol", "a control"):
+        assert f"No site could tell of {what}" in page
+
+
+def test_p_of_one_site_is_students_and_all_but_the_declared_one_are_corrected(tmp_path: Path) -> None:
+    told = [load(federation(tmp_path, {"north": 9}))]
+    change = pooled(told, "difference.selected-t_wave.strip-accuracy")
+    error = change.all.sd / 3
+    assert change.p == pytest.approx(2 * stats.t.sf(abs(change.all.mean) / error, 8), rel=1e-6, abs=1e-11)
+    same = Pooled({"north": Moments.of([0.1] * 9)})
+    assert (same.p, Pooled({"north": Moments.of([0.1, -0.1])}).p) == (None, None)
+    assert Pooled({"north": Moments.of([0.1, -0.1] * 4)}).p == pytest.approx(1)
+    rows = differences_table(told, headline("hyperkalemia")).rows
+    assert rows[0][1].startswith("primary")
+    assert not rows[0][-1].endswith("‡")
+    assert all(row[-1].endswith("‡") for row in rows[1:])
+    assert len(rows) == 3 + len(BESIDE)
 
 
 def test_what_crossed_the_wire_is_listed(tmp_path: Path) -> None:
