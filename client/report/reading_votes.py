@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -14,6 +13,7 @@ from client.database.queries import accepted, frozen
 from client.database.tables import CohortMember, PersonalizationRun, Run, Strip, StripPrediction
 from client.learning.planning import PROSPECTIVE, Outcome
 from client.report.evidence import StripVote
+from common.config import TrainingSettings
 from common.task import Label
 
 #: Ways whose votes on personal patients are shown, simple to complex.
@@ -42,12 +42,14 @@ class ScoredStrips:
 
     Attributes
     ----------
+    training : by name of the run, the settings with which its generic model was trained.
     trained : by name of the run, the share of positives its generic model was trained with; None where
         labels weighed as they occurred and this site trained on none of its own.
     personal : by method, the test strips and gap strips of the patients of the primary result, each scored
         by the patient's model after the last round.
     """
 
+    training: Mapping[str, TrainingSettings] = field(default_factory=dict)
     trained: Mapping[str, float | None] = field(default_factory=dict)
     personal: Mapping[str, Sequence[Scored]] = field(default_factory=dict)
 
@@ -61,7 +63,8 @@ def read_scored(session: Session, run_ids: Sequence[int]) -> ScoredStrips:
     run_ids : personalization runs of one report.
     """
     runs = session.scalars(select(Run).where(Run.id.in_(run_ids)).order_by(Run.id)).all()
-    trained = {run.name: trained_share(session, run) for run in runs}
+    training = {run.name: training_settings(session, run) for run in runs}
+    trained = {run.name: trained_share(session, run, training[run.name]) for run in runs}
     names = {run.id: run.name for run in runs}
     query = (
         select(
@@ -89,23 +92,30 @@ def read_scored(session: Session, run_ids: Sequence[int]) -> ScoredStrips:
         behind = selected if method == "selected" else method
         share = trained[names[run_id]] if behind == "generic" else PERSONAL_SHARE
         personal[method].append(Scored(StripVote(*row[:6]), share))
-    return ScoredStrips(trained, {method: tuple(own) for method, own in personal.items()})
+    return ScoredStrips(training, trained, {method: tuple(own) for method, own in personal.items()})
 
 
-def trained_share(session: Session, run: Run) -> float | None:
-    """Return the share of positives with which the generic model of a personalization run was trained.
+def training_settings(session: Session, run: Run) -> TrainingSettings:
+    """Return the settings with which the generic model of a personalization run was trained.
 
-    One half where both labels weighed the same. Where they weighed as they occur, the share of positive
-    beats among this site's own training strips: what other sites had is not known here.
+    The coordinator decides them, and the federation run of this site holds what it asked for. A model that
+    came from elsewhere has no such run: then they are those of the site.
     """
     federation = session.scalars(
         select(Run)
         .where(Run.kind == "federation", Run.name == run.name, Run.cohort_run_id == run.cohort_run_id)
         .order_by(Run.id.desc())
     ).first()
-    # What the coordinator asked for is in the settings of the federation; without one, only the site's own.
-    settings: Mapping[str, Any] = (federation or run).settings
-    if settings["training"]["balance"] == "strips":
+    return TrainingSettings.model_validate((federation or run).settings["training"])
+
+
+def trained_share(session: Session, run: Run, training: TrainingSettings) -> float | None:
+    """Return the share of positives with which the generic model of a personalization run was trained.
+
+    One half where both labels weighed the same. Where they weighed as they occur, the share of positive
+    beats among this site's own training strips: what other sites had is not known here.
+    """
+    if training.balance == "strips":
         return 0.5
     if run.cohort_run_id is None:
         return None

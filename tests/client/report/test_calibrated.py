@@ -256,6 +256,7 @@ def test_only_the_last_round_of_the_primary_protocol_is_read(
         "generic": [7], "threshold": [7], "selected": [7, 4],
     }  # fmt: skip
     assert read.trained == {"main": 0.2}
+    assert read.training["main"].balance == "natural"
     assert {one.trained_share for one in read.personal["selected"]} == {share}
     assert {one.trained_share for one in read.personal["threshold"]} == {0.5}
 
@@ -273,7 +274,7 @@ def test_groups_are_the_test_patients_first_and_none_without_labelled_strips() -
     generic = Generic("main", None, balanced(3, 2), None, None, 0, False, 0)
     told = [Scored(one, 0.5) for one in balanced(3, 2)]
     gap_only = [Scored(vote(1, "gap", 3), 0.5)]
-    found = groups([generic], ScoredStrips({"main": 0.5}, {"generic": gap_only, "selected": told}))
+    found = groups([generic], ScoredStrips({}, {"main": 0.5}, {"generic": gap_only, "selected": told}))
     assert [one.title for one in found] == [
         "Generic model, test patients", "Selected models, personal patients",
     ]  # fmt: skip
