@@ -155,7 +155,7 @@ def paper_table(told: Sequence[Told], words: FigureWords) -> Table:
         paper, auc = (pooled(told, f"paper.{key}.{name}") for name in (words.wire, BEAT_AUC))
         if not paper.all.n:
             continue
-        own = pooled(told, f"last.{key}.{words.wire}")
+        own = pooled(told, f"last.{key}.{words.wire}") if key in METHODS else Pooled({})
         same = Pooled({site: own.sites[site] for site in paper.sites if site in own.sites})
         title = METHODS[key].title if key in METHODS else PUBLISHED
         later = figure_value(same.all.mean, words) if same.all.n == paper.all.n else MISSING
