@@ -17,8 +17,7 @@ from common.intervals import MIN_VALUES, SMALL_SAMPLE
 from common.page import METHODS, Table
 from common.page.numbers import MINUS, decimal, percent, plural
 
-#: Settings that somebody else decided; the site's own file may say otherwise.
-OF_THE_COORDINATOR = "federation"
+#: Of settings that differ from the default.
 MARK = "▲"
 
 
@@ -56,11 +55,11 @@ def _labels(settings: Settings) -> str:
     suspected = "left out as well" if label.suspected_hemolysis == "exclude" else "kept"
     return (
         f"Positive: {task.quantity} above {_limit(label.positive_above)} {task.unit}; negative: "
-        f"{_limit(label.negative_from)} to {_limit(label.negative_to)} {task.unit}. Strips between the two keep "
-        "their beats, are never trained on and are in no figure of accuracy. Draws less than "
+        f"{_limit(label.negative_from)} to {_limit(label.negative_to)} {task.unit}. Strips between the two "
+        "keep their beats, are never trained on and are in no figure of accuracy. Draws less than "
         f"{_duration(label.merge_s)} apart are one measurement if their labels agree, and left out if not. "
-        f"{blood}; specimens the laboratory reports as "
-        f"hemolyzed are left out, those a rule suspects are {suspected}."
+        f"{blood}; specimens the laboratory reports as hemolyzed are left out, those a rule suspects are "
+        f"{suspected}."
     )
 
 
@@ -216,12 +215,20 @@ def _numbers(settings: Settings) -> str:
     )
 
 
-def settings_table(settings: Settings) -> Table:
+def settings_table(settings: Settings, scored: ScoredStrips) -> Table:
     """Return every setting with its value, the default of the task, and what it means, by section.
 
     Settings that differ from the task's ``standard`` preset carry a mark. Those of measured labels are not
     listed for a task that has none.
+
+    Parameters
+    ----------
+    settings : of the site, as the run used them.
+    scored : for the training the coordinator asked for, which is shown in place of the site's own.
     """
+    asked = list(scored.training.values())
+    if asked and all(one == asked[0] for one in asked):
+        settings = settings.model_copy(update={"training": asked[0]})
     standard = dict(_values(make_settings(settings.task)))
     rows: list[list[str]] = []
     strong: list[int] = []
@@ -254,9 +261,8 @@ def settings_table(settings: Settings) -> Table:
         text=(1, 2, 3),
         strong=strong,
         marked=marked,
-        note=f"{MARK} differs from the default. The coordinator decides model, training and "
-        f"{OF_THE_COORDINATOR}: what it asked for in training stands in the text above; under "
-        f"{OF_THE_COORDINATOR} stands what this site’s own file says.",
+        note=f"{MARK} differs from the default. The coordinator decides model, training and federation; "
+        "what it asked for in federation is not known here, so this site’s own file is shown.",
         form="dense",
     )
 

@@ -28,7 +28,7 @@ def count_settings(section: Section) -> int:
 
 def test_every_setting_is_listed_with_its_meaning() -> None:
     settings = make_settings()
-    table = settings_table(settings)
+    table = settings_table(settings, ScoredStrips())
     listed = [row for number, row in enumerate(table.rows) if number not in table.strong]
     assert len(listed) == count_settings(settings)
     assert all(row[3] for row in listed)
@@ -37,7 +37,7 @@ def test_every_setting_is_listed_with_its_meaning() -> None:
 
 def test_what_differs_from_the_default_is_marked_and_nothing_else() -> None:
     changes = {"personalization": {"gap_s": 7200.0}, "quality": {"max_sample_entropy": -1.25}, "seed": 7}
-    table = settings_table(make_settings(overrides=changes))
+    table = settings_table(make_settings(overrides=changes), ScoredStrips())
     assert [table.rows[number] for number in table.marked] == [
         [f"  seed {MARK}", "7", "0", "Seed of every random stream"],
         [f"  max_sample_entropy {MARK}", "−1.25", "−1", "Atrial fibrillation above this CosEn"],
@@ -49,7 +49,7 @@ def test_what_differs_from_the_default_is_marked_and_nothing_else() -> None:
 
 
 def test_small_numbers_are_written_out_and_words_are_words() -> None:
-    rows = {row[0].strip(): row[1] for row in settings_table(make_settings()).rows}
+    rows = {row[0].strip(): row[1] for row in settings_table(make_settings(), ScoredStrips()).rows}
     assert rows["paper_learning_rate"] == "0.00005"
     assert rows["split"] == "6 : 2 : 2"
     assert (rows["whole_blood"], rows["maintenance"]) == ("yes", "none")
@@ -82,6 +82,8 @@ def test_training_is_what_the_coordinator_asked_for() -> None:
     asked = ScoredStrips({"main": TrainingSettings(local_epochs=3, balance="natural")})
     told = text(make_settings(), generic(4, 9), asked)
     assert "3 passes over up to 60 beats of every strip, labels weighing as often as they occur" in told
+    rows = {row[0]: row[1] for row in settings_table(make_settings(), asked).rows}
+    assert rows[f"  local_epochs {MARK}"] == "3"
 
 
 @pytest.mark.parametrize(
@@ -98,7 +100,7 @@ def test_how_the_generic_model_was_chosen(one: Generic, how: str) -> None:
 
 def test_a_task_of_beats_has_no_word_about_potassium() -> None:
     settings = make_settings("ventricular")
-    cells = " ".join(cell for row in settings_table(settings).rows for cell in row)
+    cells = " ".join(cell for row in settings_table(settings, ScoredStrips()).rows for cell in row)
     assert not re.search(
         "potassium|kalemia|meq|blood|draw", (cells + text(settings)).lower().replace("drawn", "")
     )
