@@ -18,6 +18,7 @@ from wfdb.processing import xqrs_detect
 
 from client.data.ecg.arrays import FloatArray, IntArray, finite_signal
 from client.data.ecg.beats import RATE_HZ
+from client.data.ecg.local_peaks import use_local_peaks
 
 # Below two seconds the detector has nothing to learn its thresholds from.
 MIN_SAMPLES: Final = 2 * RATE_HZ
@@ -297,7 +298,7 @@ def second_opinion(signal: FloatArray) -> IntArray:
     """Find QRS complexes with a second, independent detector (wfdb's XQRS).
 
     Its errors are others than the first detector's: where both agree, the signal is an ECG. It is
-    some eighty times slower, so it is asked about a minute, not about a strip. It counts tall T waves
+    some thirty times slower, so it is asked about a minute, not about a strip. It counts tall T waves
     as beats of their own, and tall T waves are what potassium makes: left in, the comparison would
     throw away the strips this project looks for. Whatever follows a complex within 360 ms and is less
     steep than it is therefore dropped (a T wave can be as high as its R wave, seldom as steep), within
@@ -324,6 +325,7 @@ def second_opinion(signal: FloatArray) -> IntArray:
     # On noise it divides by zero on the way to finding nothing.
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
+        use_local_peaks()
         found = xqrs_detect(values, RATE_HZ, verbose=False)
     found = before_t_waves(values, past_p_waves(values, np.asarray(found, dtype=np.int64)))
     beats = without_t_waves(values, without_tall_t_waves(values, found), steepness_ratio=1.0)
@@ -395,6 +397,6 @@ def _sharpness(signal: FloatArray, complexes: IntArray) -> FloatArray:
 
 
 def _windows(signal: FloatArray, peaks: IntArray, reach: int) -> FloatArray:
-    padded = np.pad(np.asarray(signal), reach, mode="edge")
-    picked: FloatArray = padded[np.asarray(peaks)[:, None] + np.arange(2 * reach + 1)]
+    places = np.asarray(peaks)[:, None] + np.arange(-reach, reach + 1)
+    picked: FloatArray = np.asarray(signal)[np.clip(places, 0, len(signal) - 1)]
     return picked
