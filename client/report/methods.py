@@ -199,7 +199,7 @@ def _beside(settings: Settings) -> str:
     missing = not_run(own)
     left = f" Not run with these settings: {', '.join(missing)}." if missing else ""
     return (
-        f"On the same patients: {paper}simpler ways without a network’s help; and controls with labels that "
+        f"On the same patients: {paper}simpler ways to tell the labels apart; and controls with labels that "
         f"mean nothing, which show what days and electrodes give away.{left}"
     )
 

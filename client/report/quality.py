@@ -243,7 +243,7 @@ def quality_sentences(
     unknown = [
         f"{name} {percent(n / len(people))}"
         for name, key in (("sex", "sex"), ("age", "age"), ("height", "height_cm"), ("weight", "weight_kg"))
-        if (n := sum(getattr(one, key) is None for one in people))
+        if (n := sum(getattr(one, key) is None for one in people)) and (task.quantity or n < len(people))
     ]
     if unknown:
         out.append(f"Not known of the {plural(len(people), 'patient')} of the cohort: {', '.join(unknown)}.")
