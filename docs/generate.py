@@ -18,6 +18,7 @@ from common.protocol import ALLOWED, FAILURES, LEDGER, Kind
 from common.task import TASKS
 from simulation.listing import settings_rows
 from simulation.summary import (
+    ControlFigures,
     Estimate,
     GenericFigures,
     PatientFigures,
@@ -71,7 +72,10 @@ def summary_page() -> str:
         "and 1; `null` stands for a number that does not exist, such as an AUC with one label only. Beat "
         "level and strip level are always named.\n"
     )
-    for model in (RunSummary, SiteSummary, GenericFigures, PersonalFigures, Estimate, PatientFigures):
+    models = (
+        RunSummary, SiteSummary, GenericFigures, PersonalFigures, ControlFigures, Estimate, PatientFigures,
+    )  # fmt: skip
+    for model in models:
         text += f"\n## {model.__name__}\n\n{model.__doc__}\n\n"
         rows = [
             (f"`{name}`", f"`{type_name(info.annotation)}`", info.description or "")

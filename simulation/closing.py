@@ -6,6 +6,7 @@ from pathlib import Path
 
 from common.logs import duration
 from common.task import TASKS
+from simulation.beside import beside_lines
 from simulation.summary import Estimate, PersonalFigures, RunSummary
 
 # What a reader of the task looks at: strip accuracy saturates where strips are easy.
@@ -16,7 +17,9 @@ def closing_text(out: Path, summary: RunSummary) -> str:
     """Return the text a run ends with."""
     task = TASKS[summary.task]
     lines = ["", task.title, "=" * len(task.title)]
-    lines += [_generic_line(summary), "", *_table(summary), ""]
+    lines += [_generic_line(summary), "", *_table(summary)]
+    figure = HEADLINE[summary.task][0]
+    lines += [*beside_lines(summary.personal, summary.not_run, figure, _estimate, _signed), ""]
     lines += _worse_lines(summary.personal)
     lines += [f"note: {note}" for note in summary.notes]
     lines += ["", "Reports (open them in a browser):"]

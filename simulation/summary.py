@@ -15,29 +15,44 @@ from typing import Any
 
 from pydantic import Field
 
+from client.learning.planning import PAPER
+from client.learning.protocols import CONTROLS
 from client.site import Site
 from common.config import Section, Settings
 from common.files import read_json
-from common.intervals import mean_interval
 from common.metrics import Confusion, ScoreHistogram
-from common.seeding import stream
+from common.procedures import LEARNING, SIMPLER, not_run
+from simulation.estimates import Estimate, estimate, number
 from simulation.tally import PatientTally, SiteTally, tally
 
-FORMAT = 1
+__all__ = [
+    "ControlFigures",
+    "Estimate",
+    "GenericFigures",
+    "PatientFigures",
+    "PersonalFigures",
+    "RunSummary",
+    "SiteSummary",
+    "estimate",
+    "number",
+    "personal_figures",
+    "summarize",
+]
+
+FORMAT = 2
 WORSE_F1 = 0.05
+CHANCE = 0.5
+#: Pairs of methods that are compared, the one declared before the run first.
+PAIRS = (
+    ("selected", "threshold"),
+    ("selected", "generic"),
+    ("threshold", "generic"),
+    ("closed_form", "generic"),
+    ("fine_tuned", "generic"),
+    *(("selected", way) for way in SIMPLER),
+)
 
 Figures = dict[str, float | None]
-
-
-class Estimate(Section):
-    """A mean over patients with its interval."""
-
-    n: int = Field(description="Patients behind the mean")
-    mean: float | None = Field(description="Mean over patients; null without patients")
-    sd: float | None = Field(description="Standard deviation over patients (n - 1)")
-    low: float | None = Field(description="Lower end of the 95 % interval; null below 6 patients")
-    high: float | None = Field(description="Upper end of the 95 % interval; null below 6 patients")
-    method: str = Field(description="How the interval was made, and a mark for small samples")
 
 
 class GenericFigures(Section):
@@ -73,6 +88,15 @@ class PatientFigures(Section):
     )
 
 
+class ControlFigures(Section):
+    """The whole procedure on labels that mean nothing."""
+
+    patients: int = Field(description="Patients for whom the control could be computed")
+    gain: dict[str, Estimate] = Field(description="figure -> selected less generic, at the last round")
+    beat_auc: dict[str, Estimate] = Field(description="method that could learn -> beat AUC at the last round")
+    flagged: bool = Field(description="Whether the lower 95 % bound of a beat AUC is above 0.5")
+
+
 class PersonalFigures(Section):
     """Personal models on their patients' test strips; outcome personal only."""
 
@@ -86,6 +110,13 @@ class PersonalFigures(Section):
     difference: dict[str, dict[str, Estimate]] = Field(
         description="pair of methods -> figure -> paired difference at the last round; "
         "selected-threshold is the primary comparison, all others are exploratory"
+    )
+    paper: dict[str, dict[str, Estimate]] = Field(
+        description="method -> figure -> mean under the source paper's protocol (a random quarter held out), "
+        "over the same patients at each one's last round; published is its own learning rate and batch"
+    )
+    controls: dict[str, ControlFigures] = Field(
+        description="control_permuted: labels of other days; control_days: two stretches of negative days"
     )
     selected: dict[str, int] = Field(description="method -> patients for whom the guard selected it")
     worse: list[dict[str, Any]] = Field(
@@ -126,6 +157,7 @@ class RunSummary(Section):
     seconds: dict[str, float] = Field(description="Stage -> seconds in this invocation")
     peak_memory_mb: float = Field(description="Largest resident memory of any process, MB")
     pages: dict[str, str] = Field(description="Pages, relative to the run folder")
+    not_run: list[str] = Field(description="What these settings leave out")
     notes: list[str] = Field(description="What a reader must know about the data")
 
 
@@ -153,11 +185,12 @@ def summarize(
         folds={name: _fold(folder) for name, folder in servers.items()},
         sites={entry.name: _site(entry, settings, pages[entry.name]) for entry in tallies},
         generic=_generic(tallies),
-        personal=_personal([p for entry in tallies for p in entry.patients], settings),
+        personal=personal_figures(tallies, settings),
         patients=[_patient(p) for entry in tallies for p in entry.patients],
         seconds=dict(seconds),
         peak_memory_mb=peak_memory_mb,
         pages=dict(pages),
+        not_run=list(not_run(settings.personalization)),
         notes=list(notes),
     )
 
@@ -186,7 +219,7 @@ def _site(entry: SiteTally, settings: Settings, page: str) -> SiteSummary:
         cohort=entry.cohort,
         outcomes=entry.outcomes,
         generic=_generic([entry]),
-        personal=_personal(entry.patients, settings),
+        personal=personal_figures([entry], settings),
         report=page,
     )
 
@@ -234,21 +267,23 @@ def _patient(entry: PatientTally) -> PatientFigures:
     )
 
 
-def _personal(patients: Sequence[PatientTally], settings: Settings) -> PersonalFigures:
+def personal_figures(tallies: Sequence[SiteTally], settings: Settings) -> PersonalFigures:
+    """Average over the personal patients of some sites, with what was run beside their results."""
+    patients = [patient for entry in tallies for patient in entry.patients]
     tested = [patient for patient in patients if patient.outcome == "personal" and patient.methods]
     methods = sorted({method for patient in tested for method in patient.methods})
     last = {method: _last([patient.last(method) for patient in tested], settings) for method in methods}
-    pairs = [("selected", "threshold"), ("selected", "generic"), ("threshold", "generic")]
-    pairs += [("closed_form", "generic"), ("fine_tuned", "generic")]
     return PersonalFigures(
         patients=len(tested),
         methods={method: _by_round(tested, method, settings) for method in methods},
         last=last,
         difference={
             f"{a}-{b}": _last([patient.difference(a, b) for patient in tested], settings, lowest=-1.0)
-            for a, b in pairs
+            for a, b in PAIRS
             if a in methods and b in methods
         },
+        paper=_paper(_beside(tallies, PAPER), tested, settings),
+        controls={name: _control(found, settings) for name in CONTROLS if (found := _beside(tallies, name))},
         selected={
             method: sum(patient.selected_method == method for patient in tested)
             for method in sorted({p.selected_method for p in tested if p.selected_method})
@@ -265,6 +300,34 @@ def _personal(patients: Sequence[PatientTally], settings: Settings) -> PersonalF
             for patient in tested
             if patient.difference("selected", "generic").get("beat_f1", 0.0) < -WORSE_F1
         ],
+    )
+
+
+def _beside(tallies: Sequence[SiteTally], protocol: str) -> list[PatientTally]:
+    return [patient for entry in tallies for patient in entry.beside.get(protocol, []) if patient.methods]
+
+
+def _paper(
+    beside: Sequence[PatientTally], tested: Sequence[PatientTally], settings: Settings
+) -> dict[str, dict[str, Estimate]]:
+    """Average over the patients of the primary result, so that like is compared with like."""
+    primary = {(patient.site, patient.fold, patient.patient) for patient in tested}
+    same = [p for p in beside if (p.site, p.fold, p.patient) in primary]
+    methods = sorted({method for patient in same for method in patient.methods})
+    return {method: _last([patient.last(method) for patient in same], settings) for method in methods}
+
+
+def _control(tested: Sequence[PatientTally], settings: Settings) -> ControlFigures:
+    learned = [method for method in LEARNING if any(method in patient.methods for patient in tested)]
+    auc = {
+        method: _last([patient.last(method) for patient in tested], settings)["beat_auc"]
+        for method in learned
+    }
+    return ControlFigures(
+        patients=len(tested),
+        gain=_last([patient.difference("selected", "generic") for patient in tested], settings, lowest=-1.0),
+        beat_auc=auc,
+        flagged=any(one.low is not None and one.low > CHANCE for one in auc.values()),
     )
 
 
@@ -288,27 +351,3 @@ def _last(
         name: estimate([figures.get(name, math.nan) for figures in values], settings, lowest)
         for name in names
     }
-
-
-def estimate(values: Sequence[float], settings: Settings, lowest: float = 0.0) -> Estimate:
-    """Mean over patients with the interval the specification asks for; NaN values are left out.
-
-    Every figure is a share: an interval ends where shares do, at ``lowest`` (-1 for differences) and 1.
-    """
-    kept = [value for value in values if not math.isnan(value)]
-    mean = math.fsum(kept) / len(kept) if kept else math.nan
-    spread = sum((value - mean) ** 2 for value in kept)
-    interval = mean_interval(kept, stream(settings.seed, "interval"))
-    return Estimate(
-        n=len(kept),
-        mean=number(mean),
-        sd=number(math.sqrt(spread / (len(kept) - 1))) if len(kept) > 1 else None,
-        low=number(max(interval.low, lowest)) if interval else None,
-        high=number(min(interval.high, 1.0)) if interval else None,
-        method=interval.method if interval else "none: fewer than 6 patients",
-    )
-
-
-def number(value: float | None) -> float | None:
-    """Round for the file; None where there is no number."""
-    return None if value is None or math.isnan(value) else round(float(value), 6)

@@ -23,7 +23,8 @@ from client.database.tables import (
     StripPrediction,
 )
 from client.learning.evaluation import PATIENT_FIGURES
-from client.learning.planning import PROSPECTIVE
+from client.learning.planning import PAPER, PROSPECTIVE
+from client.learning.protocols import CONTROLS
 from client.learning.results import row_figures
 from client.site import Site
 from common.metrics import Confusion, ScoreHistogram
@@ -41,7 +42,7 @@ class GenericTally:
 
 @dataclass(frozen=True)
 class PatientTally:
-    """One personal patient's figures: method -> round -> figure -> value."""
+    """One patient's figures under one protocol or control: method -> round -> figure -> value."""
 
     site: str
     patient: int
@@ -66,7 +67,7 @@ class PatientTally:
 
 @dataclass(frozen=True)
 class SiteTally:
-    """One site, counted."""
+    """One site, counted; ``patients`` of the primary protocol, ``beside`` of the paper's and of controls."""
 
     name: str
     counts: dict[str, Any]
@@ -74,6 +75,7 @@ class SiteTally:
     outcomes: dict[str, int]
     generic: GenericTally | None
     patients: list[PatientTally]
+    beside: dict[str, list[PatientTally]] = field(default_factory=dict)
 
 
 def tally(site: Site, folds: Sequence[str]) -> SiteTally:
@@ -82,7 +84,11 @@ def tally(site: Site, folds: Sequence[str]) -> SiteTally:
     try:
         with sessions(engine)() as session:
             runs = [run for name in folds if (run := latest_run(session, "personalization", name))]
-            patients = [entry for run in runs for entry in _patients(session, site.name, run)]
+
+            def under(protocol: str) -> list[PatientTally]:
+                return [entry for run in runs for entry in _patients(session, site.name, run, protocol)]
+
+            patients = under(PROSPECTIVE)
             return SiteTally(
                 name=site.name,
                 counts=_counts(session),
@@ -90,6 +96,7 @@ def tally(site: Site, folds: Sequence[str]) -> SiteTally:
                 outcomes=dict(sorted(Counter(entry.outcome for entry in patients).items())),
                 generic=_generic(session, runs),
                 patients=patients,
+                beside={name: under(name) for name in (PAPER, *CONTROLS)},
             )
     finally:
         engine.dispose()
@@ -153,10 +160,10 @@ def _generic(session: Session, runs: Sequence[Run]) -> GenericTally | None:
     return GenericTally(len(patients), beat, strip, histogram) if patients else None
 
 
-def _patients(session: Session, site: str, run: Run) -> list[PatientTally]:
+def _patients(session: Session, site: str, run: Run, protocol: str) -> list[PatientTally]:
     rows = session.scalars(
         select(PersonalizationRun)
-        .where(PersonalizationRun.run_id == run.id, PersonalizationRun.protocol == PROSPECTIVE)
+        .where(PersonalizationRun.run_id == run.id, PersonalizationRun.protocol == protocol)
         .order_by(PersonalizationRun.patient_id)
     ).all()
     return [_patient(site, run.name, row) for row in rows]

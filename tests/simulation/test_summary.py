@@ -1,7 +1,12 @@
 import math
 
+import pytest
+
 from common.config import make_settings
-from simulation.summary import estimate
+from common.procedures import not_run
+from simulation.beside import beside_lines
+from simulation.summary import estimate, personal_figures
+from simulation.tally import PatientTally, SiteTally
 
 SETTINGS = make_settings()
 
@@ -29,3 +34,57 @@ def test_a_difference_may_be_negative():
 def test_nobody_is_no_number():
     nobody = estimate([], SETTINGS)
     assert (nobody.n, nobody.mean, nobody.sd) == (0, None, None)
+
+
+def patient(number: int, outcome: str = "personal", auc: float = 0.5, **methods: float) -> PatientTally:
+    """Make a patient with one round, whose methods reach a strip accuracy."""
+    figures = {method: {1: {"strip_accuracy": value, "beat_auc": auc}} for method, value in methods.items()}
+    return PatientTally("north", number, "main", outcome, 1, 8, 400, "generic", figures)
+
+
+def site(auc: float) -> SiteTally:
+    """Make a site: eight patients of the primary result, one set apart, and what was run beside it."""
+    spread = [i / 100 for i in range(8)]
+    own = [patient(i, generic=0.5 + s, selected=0.6 + s, t_wave=0.7 + s) for i, s in enumerate(spread)]
+    apart = patient(8, "not_interleaved", generic=0.1, selected=0.1)
+    beside = {
+        "paper": [patient(i, generic=0.7 + s, selected=0.9 + s) for i, s in enumerate([*spread, 0.09])],
+        "control_permuted": [
+            patient(i, "not_interleaved", auc + s, generic=0.5, selected=0.5 + s, closed_form=0.5)
+            for i, s in enumerate(spread)
+        ],
+        "control_days": [],
+    }
+    return SiteTally("north", {}, {}, {}, None, [*own, apart], beside)
+
+
+def test_simpler_ways_the_paper_and_controls_stand_beside_the_result():
+    found = personal_figures([site(auc=0.47)], SETTINGS)
+    assert found.patients == 8
+    assert found.difference["selected-t_wave"]["strip_accuracy"].mean == pytest.approx(-0.1)
+    paper = found.paper["selected"]["strip_accuracy"]
+    assert (paper.n, paper.mean) == (8, pytest.approx(0.935)), "over the patients of the primary result"
+    assert list(found.controls) == ["control_permuted"]
+    control = found.controls["control_permuted"]
+    assert (control.patients, control.flagged) == (8, False)
+    assert control.gain["strip_accuracy"].mean == pytest.approx(0.035)
+    assert list(control.beat_auc) == ["closed_form", "selected"]
+    assert personal_figures([site(auc=0.55)], SETTINGS).controls["control_permuted"].flagged
+
+
+def test_the_last_words_of_a_run_name_them():
+    quick = make_settings(preset="quick").personalization
+    personal = personal_figures([site(auc=0.55)], SETTINGS)
+
+    def written(one):
+        return "-" if one is None else f"{one.mean:.3f}"
+
+    text = "\n".join(beside_lines(personal, not_run(quick), "strip_accuracy", written, written))
+    assert "T-wave features" in text
+    assert "selected - this -0.100" in text
+    assert "Paper's protocol, selected model" in text
+    assert "Control: labels of other days" in text
+    assert "  flagged; gain 0.035" in text
+    assert "not run with these settings: the personal network trained from scratch" in text
+    nobody = personal_figures([], SETTINGS)
+    assert beside_lines(nobody, (), "strip_accuracy", written, written) == []
