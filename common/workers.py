@@ -1,4 +1,8 @@
-"""Run a function on many items in worker processes, with their progress shown in this process."""
+"""Run a function on many items in worker processes, with their progress shown in this process.
+
+A process that has several things to do, one after the other or in threads, shares its workers among them: as
+many processes as cores, and no more.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,8 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,24 +28,8 @@ Result = TypeVar("Result")
 
 LISTEN_S = 5.0
 STOP_AGAIN_S = 0.05
+LOOK_S = 0.2  # a thread that waits for a worker looks this often whether it was stopped meanwhile
 AHEAD = 2  # items that wait per worker while it works on one
-
-
-def map_processes(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> list[Result]:
-    """Apply a picklable function to every item in fresh processes; results in the order of the items.
-
-    With one worker, or one item, everything runs in this process.
-
-    Raises
-    ------
-    Exception
-        The first failure of an item, in the order of the items. KeyboardInterrupt stops all workers.
-    """
-    if workers <= 1 or len(items) <= 1:
-        return [function(item) for item in items]
-    with _executor(min(workers, len(items))) as pool:
-        futures = [_submit(pool, function, item) for item in items]
-        return [future.result() for future in futures]
 
 
 class Workers:
@@ -70,11 +58,13 @@ class Workers:
             for item in items:
                 waiting.append(_submit(self._pool, function, item))
                 if len(waiting) > AHEAD * self.count:
-                    yield waiting.popleft().result()
+                    yield _result(waiting.popleft())
             while waiting:
-                yield waiting.popleft().result()
+                yield _result(waiting.popleft())
         except BrokenProcessPool:
             raise _broken() from None
+        finally:
+            _cancel(waiting)
 
     def each(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Apply a picklable function to every item; results as they are done, in any order.
@@ -104,6 +94,27 @@ class Workers:
                 yield from (future.result() for future in done)
         except BrokenProcessPool:
             raise _broken() from None
+        finally:
+            _cancel(waiting)
+
+
+def _result(future: Future[Result]) -> Result:
+    """Wait for a result; in short steps, so that a thread can be stopped while it waits."""
+    while not future.done():
+        wait([future], timeout=LOOK_S)
+    try:
+        return future.result()
+    except CancelledError:
+        raise KeyboardInterrupt from None  # the processes were told to stop
+
+
+def _cancel(waiting: Iterable[Future[Any]]) -> None:
+    """Give up items that nobody waits for any more: others may go on using the processes."""
+    for future in waiting:
+        future.cancel()
+
+
+_shared: Workers | None = None
 
 
 def _broken() -> FedkalemiaError:
@@ -123,12 +134,36 @@ def worker_processes(workers: int) -> Iterator[Workers]:
     """Keep worker processes for several streams of items; with one worker, work in this process.
 
     Processes are started when the first items come. Whatever ends the block early ends the workers too.
+    Inside ``shared_workers`` those that are there already are used, and stay.
     """
     if workers <= 1:
         yield Workers(None, 1)
-        return
-    with _executor(workers) as pool:
-        yield Workers(pool, workers)
+    elif _shared is not None and _shared.count > 1:
+        yield _shared
+    else:
+        with _executor(workers) as pool:
+            yield Workers(pool, workers)
+
+
+@contextmanager
+def shared_workers(workers: int) -> Iterator[None]:
+    """Keep worker processes that all of this process uses, its threads too, as long as the block lasts.
+
+    What several threads ask for at the same time shares these processes and does not multiply them.
+    """
+    global _shared
+    before = _shared
+    with worker_processes(workers) as pool:
+        _shared = pool
+        try:
+            yield
+        finally:
+            _shared = before
+
+
+def current_workers() -> Workers:
+    """Return the worker processes this process shares; where it shares none, it works by itself."""
+    return Workers(None, 1) if _shared is None else _shared
 
 
 @contextmanager

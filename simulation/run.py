@@ -20,7 +20,7 @@ from common.config import Settings
 from common.errors import CohortError, ConfigurationError, FederationError, StorageError
 from common.files import read_json, write_json
 from common.logs import say
-from common.workers import map_processes
+from common.workers import current_workers, shared_workers
 from simulation.folds import Fold
 
 if TYPE_CHECKING:  # ingest workers load this module, and must not load torch with it
@@ -53,7 +53,7 @@ class Journey:
     sites : the sites.
     folds : names of the federations to run, one after the other.
     prepare : writes the hospitals' files, where the simulation makes them.
-    workers : processes for ingest and sites computed at once; never changes a result.
+    workers : processes for all stages together, and sites computed at once; never changes a result.
     notes : sentences about the data that belong on the reports.
     """
 
@@ -99,12 +99,18 @@ def run_journey(journey: Journey) -> RunSummary:
     os.environ.pop(DATABASE_VARIABLE, None)
     clock = _Clock()
     _claim(journey)
+    with shared_workers(journey.workers):
+        return _go_through(journey, clock)
+
+
+def _go_through(journey: Journey, clock: _Clock) -> RunSummary:
     if journey.prepare is not None:
         with clock.stage("hospital_files"):
             journey.prepare()
     folders = [_make_site(journey, spec) for spec in journey.sites]
     with clock.stage("ingest"):
-        map_processes(_ingest_site, folders, journey.workers)
+        for folder in folders:
+            _ingest_site(folder, journey.workers)
     with clock.stage("cohort"):
         _freeze_all([load_site(folder, {}) for folder in folders], journey.sites)
     for name in journey.folds:
@@ -167,15 +173,14 @@ def _make_site(journey: Journey, spec: SiteSpec) -> Path:
     return folder
 
 
-def _ingest_site(folder: Path) -> None:
-    """Run in a worker process that never imports torch."""
+def _ingest_site(folder: Path, workers: int) -> None:
     from client.data.ingest import ingest
     from client.database.session import create_database, sessions
 
     site = load_site(folder, {})
     engine = create_database(site.database_url)
     try:
-        ingest(site, sessions(engine))
+        ingest(site, sessions(engine), workers=workers)
     finally:
         engine.dispose()
 
@@ -241,21 +246,27 @@ def _check_all_personalized(journey: Journey, name: str) -> None:
 
 
 def _write_pages(journey: Journey, folders: Sequence[Path]) -> dict[str, Path]:
-    from client.database.session import open_database, sessions
-    from client.report.build import build_report
     from server.summary import write_summary
 
-    pages = {}
-    for folder in folders:
-        site = load_site(folder, {})
-        engine = open_database(site.database_url)
-        try:
-            pages[site.name] = build_report(site, sessions(engine), tuple(journey.folds))
-        finally:
-            engine.dispose()
+    names = tuple(journey.folds)
+    pages = dict(current_workers().in_order(_write_report, [(folder, names) for folder in folders]))
     pages["summary"] = journey.out / "summary.html"
     write_summary([journey.out / "server" / name for name in journey.folds], pages["summary"])
     return pages
+
+
+def _write_report(job: tuple[Path, tuple[str, ...]]) -> tuple[str, Path]:
+    """Write the report of one site, perhaps in a worker process; return its name and the page."""
+    from client.database.session import open_database, sessions
+    from client.report.build import build_report
+
+    folder, names = job
+    site = load_site(folder, {})
+    engine = open_database(site.database_url)
+    try:
+        return site.name, build_report(site, sessions(engine), names)
+    finally:
+        engine.dispose()
 
 
 def _summarize(

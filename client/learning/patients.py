@@ -15,16 +15,15 @@ from client.database.queries import TRAINED, Member, members, patients_of_model
 from client.database.runs import SessionFactory, code_version, finish_run, latest_run, start_run
 from client.database.tables import Model, Patient, PersonalizationRun, Run, StripPrediction
 from client.learning.access import check_preprocessing, cohort_run, generic_strips, opened, run_settings
-from client.learning.activations import Activations
 from client.learning.answer import answer
 from client.learning.controls import with_two_stretches_of_days
 from client.learning.dataset import BeatSource, StripRef, by_patient, cohort_strips, read_strip
 from client.learning.evaluation import StripScore, embed, histogram, score_strips
-from client.learning.models import build_network, keep_generic, personal_path, save_personal
-from client.learning.personalization import PersonalResult, personalize
+from client.learning.models import build_network, generic_path, keep_generic, personal_path, save_personal
+from client.learning.patient_jobs import PatientJob, Personalized, run_patient
 from client.learning.personalizers import Scaling
-from client.learning.planning import PROSPECTIVE, Outcome, Plan
-from client.learning.protocols import DAYS, Procedure, plan_of, procedures
+from client.learning.planning import PROSPECTIVE
+from client.learning.protocols import DAYS, Procedure, procedures
 from client.learning.results import add_result, outcome_row, prediction_row, prediction_rows
 from client.site import Site
 from common.logs import stage
@@ -32,6 +31,7 @@ from common.model import ResNet1d
 from common.protocol import Metrics, RunPlan
 from common.task import Label
 from common.weights import Weights
+from common.workers import current_workers
 
 #: Beats of each generic training strip that measure the scale of the embedding.
 SCALING_BEATS = 20
@@ -40,9 +40,12 @@ SCALING_BEATS = 20
 def personalize_site(site: Site, weights: Weights, plan: RunPlan) -> Metrics:
     """Personalize the generic model for every patient of the frozen cohort, and answer sums.
 
-    Rows are committed patient by patient. A run that was interrupted goes on where it stopped if generic
-    model, settings, code and cohort are the same, and ends with the same rows. Nobody is tested on a model
-    that saw them, under whatever name and in whatever cohort that was.
+    Patients are computed by the worker processes that this process shares (``common.workers``), each with
+    the site's number of threads, or here where it shares none; this process alone writes, patient by
+    patient and in their order, so that rows and models do not depend on the number of processes. A run that
+    was interrupted goes on where it stopped if generic model, settings, code and cohort are the same, and
+    ends with the same rows. Everything is computed on processors, also where there is a GPU. Nobody is
+    tested on a model that saw them, under whatever name and in whatever cohort that was.
 
     Parameters
     ----------
@@ -181,6 +184,7 @@ def _personalize_patients(
     cohort: Run,
     known: set[int],
 ) -> None:
+    """Give the patients to the workers, and write what comes back, in the order of the patients."""
     settings = site.settings.personalization
     work = procedures(settings)
     with factory() as session:
@@ -193,22 +197,28 @@ def _personalize_patients(
         scaling = _scaling(site, session, network, store, cohort)
     candidates = _candidates(site, everybody, known)
     others = _for_the_day_control(everybody, known, strips) if any(p.name == DAYS for p in work) else []
+    jobs = [
+        PatientJob(
+            patient_id=member.patient_id,
+            generic=generic_path(site, plan.name, str(run.model_sha256)),
+            beats=site.beats,
+            strips=strips.get(member.patient_id, []),
+            procedures=wanted,
+            seen=_seen(member, known),
+            settings=settings,
+            threads=site.settings.threads,
+            scaling=scaling,
+            names=(plan.seed, "personalize", site.name, sources[member.patient_id]),
+        )
+        for member in (*candidates, *others)
+        if (wanted := [p for p in _wanted(work, member, known) if (member.patient_id, p.name) not in done])
+    ]
     with stage(f"Personalizing at {site.name}", total=len(candidates) + len(others), unit="patient") as told:
-        for member in (*candidates, *others):
-            patient = member.patient_id
-            own = strips.get(patient, [])
-            names = (plan.seed, "personalize", site.name, sources[patient])
-            activations = Activations(network, store, settings)
-            for procedure in _wanted(work, member, known):
-                if (patient, procedure.name) in done:
-                    continue
-                divided = Plan(Outcome.TRAINED_GENERIC)
-                if not _seen(member, known):
-                    divided = plan_of(procedure.name, own, settings, names)
-                result = None
-                if divided.pairs:
-                    result = personalize(network, divided, activations, settings, procedure, scaling, names)
-                _keep_patient(factory, site, plan, run, patient, procedure, divided, result)
+        if len(jobs) < len(candidates) + len(others):
+            told.advance(len(candidates) + len(others) - len(jobs))
+        for job, found in zip(jobs, current_workers().in_order(run_patient, jobs), strict=True):
+            for one in found:
+                _keep_patient(factory, site, plan, run, job.patient_id, one)
             told.advance()
 
 
@@ -271,12 +281,11 @@ def _keep_patient(
     plan: RunPlan,
     run: Run,
     patient_id: int,
-    procedure: Procedure,
-    own: Plan,
-    result: PersonalResult | None,
+    found: Personalized,
 ) -> None:
     """Write the models of one patient, then all rows of a protocol in one transaction."""
     generic = str(run.model_sha256)
+    procedure, own, result = found.procedure, found.plan, found.result
     row = outcome_row(run.id, patient_id, procedure.name, own, site.settings.personalization, generic)
     models = []
     # Whoever opens a patient's model means that of the primary protocol.

@@ -1,17 +1,28 @@
+import ctypes
 import io
 import os
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from common.logs import PlainReporter, current_reporter, stage, use_reporter
-from common.workers import map_processes, worker_processes
+from common.workers import Workers, current_workers, shared_workers, worker_processes
+
+SLOW_S = 0.5
 
 
 def describe(item: int) -> tuple[int, int]:
     with stage(f"item {item}", total=1) as progress:
         progress.advance(text="half way")
     return item * item, os.getpid()
+
+
+def slow(item: int) -> int:
+    time.sleep(SLOW_S)
+    return item
 
 
 def fail(item: int) -> int:
@@ -21,7 +32,8 @@ def fail(item: int) -> int:
 
 
 def test_results_come_in_the_order_of_the_items_from_other_processes():
-    results = map_processes(describe, [3, 1, 2], workers=2)
+    with worker_processes(2) as pool:
+        results = list(pool.in_order(describe, [3, 1, 2]))
     assert [square for square, _ in results] == [9, 1, 4]
     assert os.getpid() not in {pid for _, pid in results}
 
@@ -30,19 +42,16 @@ def test_progress_of_workers_is_shown_here():
     out, before = io.StringIO(), current_reporter()
     use_reporter(PlainReporter(out))
     try:
-        map_processes(describe, [1, 2], workers=2)
+        with worker_processes(2) as pool:
+            list(pool.in_order(describe, [1, 2]))
     finally:
         use_reporter(before)
     assert {"item 1 (1 step) ...", "item 2 (1 step) ..."} <= set(out.getvalue().splitlines())
 
 
-def test_a_failure_in_a_worker_reaches_the_caller():
-    with pytest.raises(ValueError, match="item 2 is broken"):
-        map_processes(fail, [1, 2, 3], workers=2)
-
-
 def test_one_worker_runs_here():
-    assert map_processes(describe, [2], workers=1)[0] == (4, os.getpid())
+    with worker_processes(1) as pool:
+        assert list(pool.in_order(describe, [2])) == [(4, os.getpid())]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -66,3 +75,44 @@ def test_a_stream_of_any_length_comes_back_in_order_and_is_taken_as_it_is_needed
 def test_the_first_failure_of_a_stream_ends_it() -> None:
     with worker_processes(2) as pool, pytest.raises(ValueError, match="item 2 is broken"):
         list(pool.in_order(fail, iter(range(100))))
+
+
+def test_shared_processes_are_used_by_all_threads_and_not_multiplied() -> None:
+    assert current_workers().count == 1, "nobody shares any"
+    with shared_workers(2), ThreadPoolExecutor(2) as threads:
+        with worker_processes(2) as pool:
+            assert pool is current_workers()
+        found = threads.map(lambda items: list(current_workers().in_order(describe, items)), [[1, 2], [3, 4]])
+        assert len({pid for results in found for _, pid in results} - {os.getpid()}) <= 2
+        assert [square for square, _ in current_workers().in_order(describe, [5])] == [25], "they stay"
+    assert current_workers().count == 1
+
+
+def test_a_stream_that_is_left_early_does_not_hold_up_the_next() -> None:
+    with worker_processes(2) as pool:
+        for _ in pool.in_order(slow, range(20)):
+            break
+        began = time.monotonic()
+        assert [square for square, _ in pool.in_order(describe, [6])] == [36]
+        assert time.monotonic() - began < 5 * SLOW_S
+
+
+def test_a_thread_that_waits_can_be_stopped() -> None:
+    ended: list[BaseException] = []
+
+    def work(pool: Workers) -> None:
+        try:
+            list(pool.in_order(slow, range(3)))
+        except KeyboardInterrupt as error:
+            ended.append(error)
+
+    with worker_processes(2) as pool:
+        thread = threading.Thread(target=work, args=(pool,))
+        thread.start()
+        time.sleep(0.1)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(thread.ident or 0), ctypes.py_object(KeyboardInterrupt)
+        )
+        thread.join(10 * SLOW_S)
+        assert not thread.is_alive()
+    assert len(ended) == 1

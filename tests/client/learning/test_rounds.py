@@ -24,6 +24,7 @@ from client.database.tables import (
     Strip,
     StripPrediction,
 )
+from client.learning import patient_jobs
 from client.learning import patients as phase
 from client.learning.explain import explain_patient
 from client.learning.models import generic_path, load_personal
@@ -395,18 +396,20 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_rows(
             session.query(table).delete()
         session.commit()
 
-    real, calls = phase.personalize, []
+    real, calls = patient_jobs.personalize, []
 
-    def stop_at_second(*values: Any) -> Any:
+    def stop_at_third(
+        *values: Any,
+    ) -> Any:  # the first of the second patient: each has a protocol and a control
         calls.append(values)
-        if len(calls) == 2:
+        if len(calls) == 3:
             raise KeyboardInterrupt
         return real(*values)
 
-    monkeypatch.setattr(phase, "personalize", stop_at_second)
+    monkeypatch.setattr(patient_jobs, "personalize", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
         personalize_site(toy_site.site, toy_weights, toy_site.run)
-    assert count(toy_site, PersonalizationRun) == 1
+    assert count(toy_site, PersonalizationRun) == 2
     again = personalize_site(toy_site.site, toy_weights, toy_site.run)
     assert len(calls) == 1 + sum(row["rounds"] > 0 for row in expected[0])
     assert [rows(toy_site, table) for table in tables] == expected
