@@ -67,6 +67,13 @@ class Control:
         intervals = [one.interval for one in self.auc.values()]
         return any(interval is not None and interval.low > CHANCE for interval in intervals)
 
+    @property
+    def verdict(self) -> str:
+        """What the control says in a word or two; without any interval it says nothing."""
+        if not any(one.interval for one in self.auc.values()):
+            return "too few patients"
+        return "flagged" if self.flagged else "not flagged"
+
 
 def controls_of(told: Sequence[Told], words: FigureWords) -> list[Control]:
     """Add up every control over the sites that told it; one nobody told is without patients."""
@@ -94,16 +101,18 @@ def control_notes(told: Sequence[Told], words: FigureWords) -> list[Note]:
         )
         if true.all.n:
             beside += f", against {figure_difference(true.all.mean, words)} with the true labels"
+        title = f"Control with {what}: {one.verdict}."
         if one.flagged:
             text = (
                 f"Labels that mean nothing were told apart better than by chance. {beside}. As much of the "
                 "gain may be days, electrodes or heart rates, not the quantity itself."
             )
-            out.append(Note(f"Control with {what}: flagged.", text))
-        elif any(auc.interval for auc in one.auc.values()):
-            out.append(Note(f"Control with {what}: not flagged.", f"{beside}."))
+            out.append(Note(title, text))
         else:
-            out.append(Note(f"Control with {what}: too few patients to flag it.", f"{beside}."))
+            out.append(Note(title, f"{beside}."))
+    if not out and true.all.n:
+        text = "How much of the gain is days, electrodes or heart rates is not known from this page."
+        out.append(Note("No control could be told across sites.", text))
     return out
 
 
@@ -192,7 +201,7 @@ def controls_table(told: Sequence[Told], words: FigureWords) -> Table:
                     else MISSING
                     for auc in one.auc.values()
                 ),
-                "flagged" if one.flagged else "not flagged",
+                one.verdict,
             ]
         )
     return Table(
@@ -206,7 +215,7 @@ def controls_table(told: Sequence[Told], words: FigureWords) -> Table:
         note="A site whose control could not be computed for some patients leaves out more of them, so that "
         "the sum of a few does not follow; so patients may be fewer than above." + _small(rows, " "),
         form="dense",
-        empty="No site could tell of a control: too few patients, or none was run.",
+        empty="No site could tell of a control: too few patients, or too few whose days allow one.",
     )  # fmt: skip
 
 

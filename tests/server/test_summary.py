@@ -255,6 +255,8 @@ def test_a_control_above_chance_is_flagged_beside_the_gain(tmp_path: Path) -> No
     assert "against +1" in page, "the gain with the true labels"
     page = plain(page_of(tmp_path, [changed(out, auc=0.56)]))
     assert "Control with labels of other days: flagged. Labels that mean nothing" in page
+    few = plain(page_of(tmp_path, [federation(tmp_path / "few", {"north": 5})]))
+    assert "Control with labels of other days: too few patients." in few
     assert "two stretches of days" not in page[: page.index("Rounds answered")], "nobody told that one"
 
 
@@ -287,6 +289,7 @@ def test_answers_that_tell_nothing_beside_the_result_leave_a_sentence(tmp_path: 
     story["personalize"]["north"] = {k: v for k, v in flat.items() if not k.startswith(new)}
     write_json(out / "server.json", story)
     page = plain(page_of(tmp_path, [out]))
+    assert "No control could be told across sites." in page[: page.index("Rounds answered")]
     for what in ("simpler ways", "the paper’s protocol", "a control"):
         assert f"No site could tell of {what}" in page
 
