@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # ingest workers load this module, and must not load torch wi
     from simulation.summary import RunSummary
 
 FORMAT = 1
+SITES_PER_WORKER = 2  # whose messages are answered at the same time, where there are several workers
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Journey:
     sites : the sites.
     folds : names of the federations to run, one after the other.
     prepare : writes the hospitals' files, where the simulation makes them.
-    workers : processes for all stages together, and sites computed at once; never changes a result.
+    workers : processes for all stages together, and twice as many sites at once; never changes a result.
     notes : sentences about the data that belong on the reports.
     """
 
@@ -229,7 +230,9 @@ def _federate(journey: Journey, name: str, folders: Sequence[Path]) -> None:
         "personalize": True,
     }
     nodes = [{"site-folder": str(folder)} for folder in folders]
-    run_in_process(server_app, client_app, nodes, run_config, workers=journey.workers)
+    # More than there are cores, so that the last of three sites does not work alone.
+    at_once = SITES_PER_WORKER * journey.workers if journey.workers > 1 else 1
+    run_in_process(server_app, client_app, nodes, run_config, workers=at_once)
     _check_all_personalized(journey, name)
 
 
