@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,10 @@ def synthetic_journey(
     if data is None:
         _check_sites(SITES if sites is None else sites, settings)
         profiles = built_in_sites(SITES if sites is None else sites)
-        orders = site_orders(profiles, SIZES[preset], seed, out.resolve())
+        # Nothing in a run may read the ground truth, which is an eighth of the work: 'cohort' writes it.
+        orders = [
+            replace(order, truth=None) for order in site_orders(profiles, SIZES[preset], seed, out.resolve())
+        ]
         hospitals = [Hospital(order.profile, order.folder) for order in orders]
         prepare = _writer(orders, workers)
     elif sites is not None:
