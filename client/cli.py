@@ -7,9 +7,19 @@ from typing import Annotated
 
 import typer
 
-from client import audit_cli, check_cli, data_cli, forget_cli, gate_cli, inclusion_cli, review_cli
+from client import (
+    audit_cli,
+    check_cli,
+    data_cli,
+    forget_cli,
+    gate_cli,
+    inclusion_cli,
+    report_cli,
+    review_cli,
+)
 from client.node import LISTEN
-from client.site import SITE_NAME, Site, load_site, write_site_file
+from client.report_cli import run_name
+from client.site import Site, load_site, write_site_file
 from common.addresses import split_address
 from common.command import run_app
 from common.config import parse_overrides
@@ -31,9 +41,7 @@ USUAL_LAYOUT = "mimic3"
 SiteFolder = Annotated[Path, typer.Argument(metavar="SITE", help="Site folder, made by 'init'")]
 RunName = Annotated[
     str,
-    typer.Option(
-        "--name", callback=lambda value: _run_name(value), help="Name of the run (a fold, or 'main')"
-    ),
+    typer.Option("--name", callback=run_name, help="Name of the run (a fold, or 'main')"),
 ]
 
 
@@ -169,23 +177,7 @@ def personalize(
     say(f"{site.name}: patients: {_personalized(site, name)}\nnext: fedkalemia-site report {folder}")
 
 
-@app.command()
-def report(
-    folder: SiteFolder,
-    name: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--name", callback=lambda values: _run_names(values), help="Runs to report on; repeatable"
-        ),
-    ] = None,
-) -> None:
-    """Write the site report: one HTML page that needs no network."""
-    from client.database.session import open_database, sessions
-    from client.report.build import build_report
-
-    site = load_site(folder)
-    path = build_report(site, sessions(open_database(site.database_url)), tuple(name or ["main"]))
-    say(f"{site.name}: wrote {path}")
+report_cli.add_commands(app)
 
 
 @app.command()
@@ -260,16 +252,6 @@ def _keys(path: Path | None) -> list[str] | None:
         raise ConfigurationError(
             f"{path} cannot be read ({error}); it holds one patient key a line"
         ) from None
-
-
-def _run_name(value: str) -> str:
-    if not SITE_NAME.fullmatch(value):  # names of runs follow the rule of names of sites
-        raise typer.BadParameter("1 to 32 lower-case letters, digits and hyphens, beginning with a letter")
-    return value
-
-
-def _run_names(values: list[str] | None) -> list[str] | None:
-    return None if values is None else [_run_name(value) for value in values]
 
 
 gate_cli.add_commands(app)  # after the commands above: help lists them in the order in which they are used

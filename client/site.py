@@ -86,6 +86,11 @@ class Site:
         return self.folder / "report" / "index.html"
 
     @property
+    def report_copy(self) -> Path:
+        """The pseudonymous copy of the site report."""
+        return self.folder / "report-pseudonymous" / "index.html"
+
+    @property
     def node(self) -> Path:
         """Folder of the node: its private key, the federation's authority; no data, no database."""
         return self.folder / "node"
@@ -102,7 +107,7 @@ class Site:
 
 
 def load_site(folder: Path, environment: Mapping[str, str] = os.environ) -> Site:
-    """Read a site folder.
+    """Read a site folder, named by itself or by its ``site.toml``.
 
     Raises
     ------
@@ -110,6 +115,8 @@ def load_site(folder: Path, environment: Mapping[str, str] = os.environ) -> Site
         If the folder or its ``site.toml`` is missing or wrong.
     """
     folder = folder.resolve()
+    if folder.name == "site.toml":
+        folder = folder.parent
     path = folder / "site.toml"
     if not path.is_file():
         raise ConfigurationError(

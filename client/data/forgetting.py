@@ -32,7 +32,7 @@ from common.files import storage_errors
 #: Files of a patient's personal models, finished or begun; the number is the database's.
 PERSONAL_FILE: Final = re.compile(r"\.?patient-(\d+)-.+")
 #: Folders of a site that hold pages; a page may show any patient, so all of them go.
-PAGES: Final = ("report", "review")
+PAGES: Final = ("report", "report-pseudonymous", "review")
 #: Runs that read or write patients while they are marked as running.
 AT_WORK: Final = ("cohort", "federation", "personalization", "report", "review")
 

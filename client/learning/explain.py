@@ -192,7 +192,11 @@ def _map(network: ResNet1d, data: LabelledBeats, names: tuple[object, ...], max_
 
 
 def explain_patient(
-    site: Site, session: Session, row: PersonalizationRun, stages: Sequence[str] = ATTENTION_STAGES
+    site: Site,
+    session: Session,
+    row: PersonalizationRun,
+    stages: Sequence[str] = ATTENTION_STAGES,
+    max_beats: int = MAX_BEATS,
 ) -> PatientExplanation:
     """Explain the generic and the selected model on a patient's test strips.
 
@@ -202,6 +206,7 @@ def explain_patient(
     session : of its database.
     row : a patient with personal models (outcome personal or not_interleaved, protocol prospective).
     stages : for Grad-CAM.
+    max_beats : mapped at most.
 
     Raises
     ------
@@ -231,9 +236,8 @@ def explain_patient(
         after = load_personal(suffix, path).network
     data = read_beats(session, BeatStore(site.beats), row.details["test"])
     source = session.get_one(Patient, row.patient_id).source_key
-    return explain_both(
-        before, after, data, row.selected_method, (run.seed, "explain", site.name, source), stages
-    )
+    names = (run.seed, "explain", site.name, source)
+    return explain_both(before, after, data, row.selected_method, names, stages, max_beats)
 
 
 def read_beats(session: Session, store: BeatSource, strip_ids: Sequence[int]) -> LabelledBeats:

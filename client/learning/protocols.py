@@ -28,13 +28,6 @@ CONTROLS = (PERMUTED, DAYS)
 T_WAVE, HEART_RATE, SCRATCH = "t_wave", "heart_rate", "scratch"
 #: Fine-tuning with the published learning rate and batch.
 PUBLISHED = "published"
-#: What ``quick`` leaves out, as the report calls it.
-LEFT_OUT = {
-    SCRATCH: "the personal network trained from scratch",
-    PUBLISHED: "fine-tuning with the published learning rate and batch",
-    DAYS: "the control with two stretches of days",
-    PERMUTED: "fine-tuning in the control with the labels of other days",
-}
 
 
 @dataclass(frozen=True)
@@ -94,11 +87,3 @@ def plan_of(
     else:
         other = with_two_stretches_of_days(strips)
     return Plan(Outcome.NOT_COMPUTABLE) if other is None else plan_patient(other, settings)
-
-
-def not_run(settings: PersonalizationSettings) -> tuple[str, ...]:
-    """Name what these settings leave out."""
-    missing = [] if PAPER in settings.protocols else ["the protocol of the source paper"]
-    if settings.depth == "quick":
-        missing += [words for name, words in LEFT_OUT.items() if name != PUBLISHED or not missing]
-    return tuple(missing)

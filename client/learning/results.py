@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session, selectinload
-
 from client.database.tables import PersonalizationRound, PersonalizationRun, StripPrediction
 from client.learning.evaluation import (
     StripScore,
@@ -18,7 +15,7 @@ from client.learning.evaluation import (
 )
 from client.learning.guard import as_good_as_best
 from client.learning.personalization import MethodRound, PersonalResult
-from client.learning.planning import PROSPECTIVE, Outcome, Plan
+from client.learning.planning import Plan
 from client.learning.release import PatientFigures
 from common.config import PersonalizationSettings
 from common.metrics import Confusion
@@ -131,21 +128,6 @@ def prediction_row(
         n_positive_beats=score.n_positive_beats,
         mean_logit=score.mean_logit,
     )
-
-
-def primary_result(session: Session, run_id: int) -> list[PatientFigures]:
-    """Read the patients of the primary result of a run, by patient."""
-    query = (
-        select(PersonalizationRun)
-        .where(
-            PersonalizationRun.run_id == run_id,
-            PersonalizationRun.protocol == PROSPECTIVE,
-            PersonalizationRun.outcome == Outcome.PERSONAL.value,
-        )
-        .order_by(PersonalizationRun.patient_id)
-        .options(selectinload(PersonalizationRun.personalization_rounds))
-    )
-    return [patient_figures(row) for row in session.scalars(query)]
 
 
 def patient_figures(row: PersonalizationRun) -> PatientFigures:

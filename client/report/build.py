@@ -1,35 +1,48 @@
-"""Write the site report: read the database, draw, fill the template, put the page in place."""
+"""Write the site report: read the database, draw, fill the templates, put the pages in place."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from client.database.runs import SessionFactory, now, running
 from client.database.tables import Report
-from client.learning.explain import PatientExplanation
-from client.report import cohort_tables, tables, validity, wording
+from client.report import cohort_tables, looking, methods, tables, trusting, validity, wording
+from client.report.beside import write_beside
 from client.report.comparison import Comparison, compare
 from client.report.drawing import Drawing
 from client.report.evidence import Evidence, Personal
-from client.report.example import choose, explain_example
-from client.report.looking import attention_table
+from client.report.example import choose
+from client.report.naming import PRIVATE, own_names, pseudonyms
+from client.report.patient_pages import FOLDER as PATIENTS
+from client.report.patient_pages import Written, orders, write_pages
+from client.report.patients_table import patients_table
 from client.report.reading import read_evidence
+from client.report.reading_votes import ScoredStrips
 from client.site import Site
-from common.config import Settings
-from common.files import write_atomic
+from common.config import Settings, validated
+from common.errors import ConfigurationError
+from common.files import storage_errors, write_atomic
 from common.logs import stage
-from common.page import BASELINES, METHODS, render
+from common.page import BASELINES, METHODS, TABLES_SCRIPT, inline_script, render
 from common.page.numbers import MISSING, decimal, short_digest
+from common.workers import Workers
 
 TEMPLATE = Path(__file__).parent / "report.html"
 
 
-def build_report(site: Site, session_factory: SessionFactory, names: Sequence[str] = ("main",)) -> Path:
-    """Write the site report from what the database knows.
+def build_report(
+    site: Site,
+    session_factory: SessionFactory,
+    names: Sequence[str] = ("main",),
+    *,
+    run: int | None = None,
+    pseudonymous: bool = False,
+    workers: Workers | None = None,
+) -> Path:
+    """Write the site report from what the database knows: its page, a page per patient, CSV and JSON.
 
     Parameters
     ----------
@@ -37,43 +50,65 @@ def build_report(site: Site, session_factory: SessionFactory, names: Sequence[st
     session_factory : of the site database.
     names : personalizations to put into one report, such as the folds of a journey; of each the latest
         finished one.
+    run : number of one personalization run in place of ``names``.
+    pseudonymous : write the copy that may be shown outside, beside the report.
+    workers : processes that write patients' pages; in this process by default. The pages are the same.
 
     Returns
     -------
-    The page, ``site.report``.
+    The site's page, ``site.report`` or ``site.report_copy``.
 
     Raises
     ------
     DatabaseError
         If a personalization is missing; the sentence says what to run.
     StorageError
-        If the page cannot be written; an older page stays.
+        If a page cannot be written; older pages stay.
     """
+    path = site.report_copy if pseudonymous else site.report
     with session_factory() as session:
-        evidence = read_evidence(session, names)
+        naming = pseudonyms(session, site.folder) if pseudonymous else own_names(session)
+        evidence = read_evidence(session, names, naming, run)
+    result = compare(evidence, site.settings, site.name)
+    patient = choose(result)
+    wanted = orders(site, evidence, path.parent, patient)
     with (
-        stage(f"Report of {site.name}", total=3, unit="part") as progress,
-        running(session_factory, "report", site.settings, name=names[0]) as run,
+        stage(f"Report of {site.name}", total=len(wanted) + 1, unit="page") as progress,
+        running(session_factory, "report", site.settings, name=names[0]) as made,
     ):
-        result = compare(evidence, site.settings, site.name)
-        patient = choose(result)
-        seen = explain_example(site, session_factory, evidence.run_ids, patient) if patient else None
-        progress.advance(text="example patient explained")
-        content = page_content(site.name, site.settings, evidence, result, patient, seen)
-        progress.advance(text="figures drawn")
+        written = []
+        for one in write_pages(wanted, session_factory, workers):
+            written.append(one)
+            progress.advance()
+        _remove_others(path.parent / PATIENTS, {order.path for order in wanted})
+        content = page_content(site.name, site.settings, evidence, result, patient, written)
         page = render(TEMPLATE, content)
-        write_atomic(site.report, page)
+        write_atomic(path, page, mode=None if pseudonymous else PRIVATE)
+        write_beside(path.parent, site.name, evidence, result, content["tables"], written)
         digest = hashlib.sha256(page.encode()).hexdigest()
-        run.details = {"personalization_runs": list(evidence.run_ids), "sha256": digest}
-        _note(session_factory, site, run.id, digest)
+        made.details = {
+            "personalization_runs": list(evidence.run_ids),
+            "sha256": digest,
+            "pages": {str(one.patient): one.sha256 for one in written},
+            "looked": {str(one.patient): one.looked.as_json() for one in written if one.looked},
+        }
+        _note(session_factory, site, path, made.id, digest)
         progress.advance(text="page written")
-    return site.report
+    return path
 
 
-def _note(session_factory: SessionFactory, site: Site, run_id: int, digest: str) -> None:
+def _remove_others(folder: Path, kept: set[Path]) -> None:
+    """Remove pages of patients who are no longer in the report."""
+    for old in folder.glob("*.html"):
+        if old not in kept:
+            with storage_errors(old):
+                old.unlink()
+
+
+def _note(session_factory: SessionFactory, site: Site, path: Path, run_id: int, digest: str) -> None:
     with session_factory() as session:
-        path = site.report.relative_to(site.folder).as_posix()
-        session.add(Report(run_id=run_id, path=path, sha256=digest, created_at=now()))
+        relative = path.relative_to(site.folder).as_posix()
+        session.add(Report(run_id=run_id, path=relative, sha256=digest, created_at=now()))
         session.commit()
 
 
@@ -83,7 +118,7 @@ def page_content(
     evidence: Evidence,
     result: Comparison,
     patient: Personal | None,
-    seen: PatientExplanation | None,
+    written: Sequence[Written],
 ) -> dict[str, Any]:
     """Return everything the template shows; equal evidence gives equal content.
 
@@ -92,10 +127,26 @@ def page_content(
     site : its name.
     settings : of the site.
     evidence, result : what the database knows, and the comparison made from it.
-    patient, seen : the example, and what the models see in it; None where there is none.
+    patient : the example; None where there is none.
+    written : the patients' pages.
     """
     draw = Drawing(settings)
+    seen = next((one.seen for one in written if one.seen is not None), None)
+    looked = [one.looked for one in written if one.looked is not None]
+    name = evidence.naming.name(patient.patient) if patient else ""
+    pages = {one.patient: f"{PATIENTS}/{evidence.naming.page(one.patient)}" for one in written}
     controls = validity.controls_of(evidence, result, settings.seed, site)
+    used, scored = _settings_of_run(evidence, settings), evidence.scored or ScoredStrips()
+    # Figures are numbered as they are drawn: in the order of the page.
+    figures = {
+        "flow": draw.flow(evidence, evidence.personal),
+        "scores": [shown for one in evidence.generic if (shown := draw.scores(one))],
+        "votes": draw.votes(evidence.generic),
+        "rounds": draw.rounds(result),
+    }
+    calibration = trusting.calibration(evidence, settings, site, draw)
+    quality = trusting.data_quality(evidence, settings, site, draw)
+    example = [draw.beats(seen, name), draw.beat_map(seen, name)] if patient and seen else []
     return {
         "site": site,
         "task": settings.words,
@@ -116,12 +167,9 @@ def page_content(
         "baselines": list(BASELINES.values()),
         "selection": wording.selection_sentence(evidence, result),
         "nobody": wording.why_nobody(evidence, settings),
-        "figures": {
-            "flow": draw.flow(evidence, evidence.personal),
-            "scores": [shown for one in evidence.generic if (shown := draw.scores(one))],
-            "votes": draw.votes(evidence.generic),
-            "rounds": draw.rounds(result),
-        },
+        "figures": figures,
+        "calibration": calibration,
+        "quality": quality,
         "tables": {
             "flow": cohort_tables.flow_table(evidence, settings.words),
             "beats": cohort_tables.beats_table(evidence),
@@ -135,19 +183,31 @@ def page_content(
             "baselines": validity.baselines_table(result, settings.seed, site),
             "protocols": validity.protocols_table(evidence, result, settings.seed, site),
             "controls": validity.controls_table(controls, result.words),
-            "patients": tables.patients_table(evidence, result),
+            "patients": patients_table(evidence, result, pages),
+            "looking": looking.over_patients(looked, settings.words),
             "runs": tables.runs_table(evidence),
+            "settings": methods.settings_table(used, scored),
+            **calibration["tables"],
+            **quality["tables"],
         },
         "example": {
-            "text": wording.example(patient, result, seen) if patient else "",
-            "figures": [draw.beats(seen, patient.patient), draw.beat_map(seen, patient.patient)]
-            if patient and seen
-            else [],
-            "attention": attention_table(seen, settings.words) if patient and seen else None,
+            "text": wording.example(patient, name, result, seen) if patient else "",
+            "page": pages.get(patient.patient, "") if patient else "",
+            "figures": example,
         },
+        "naming": evidence.naming,
+        "script": inline_script(TABLES_SCRIPT),
         "facts": facts(settings, evidence),
-        "settings": json.dumps(evidence.settings, indent=2, sort_keys=True, ensure_ascii=False),
+        "methods_text": methods.methods_text(used, evidence.generic, scored),
     }
+
+
+def _settings_of_run(evidence: Evidence, now: Settings) -> Settings:
+    """Return the settings the run was made with; those of today if this version no longer knows them."""
+    try:
+        return validated(Settings, evidence.settings, "settings of the run")
+    except ConfigurationError:
+        return now
 
 
 def facts(settings: Settings, evidence: Evidence) -> list[tuple[str, str]]:

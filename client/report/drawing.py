@@ -26,7 +26,16 @@ class Drawing:
     settings: Settings
     number: int = 0
 
-    def _page(self, canvas: Canvas, name: str, title: str, text: str, caption: str) -> Figure:
+    def page(self, canvas: Canvas, name: str, title: str, text: str, caption: str) -> Figure:
+        """Give a drawing its number and make it ready for the page.
+
+        Parameters
+        ----------
+        canvas : the drawing.
+        name : of what it shows, part of its ids.
+        title, text : for readers who do not see it.
+        caption : below it.
+        """
         self.number += 1
         svg = inline_svg(canvas, f"f{self.number}-{name}", title, text)
         return Figure(svg, caption, self.number)
@@ -34,7 +43,7 @@ class Drawing:
     def flow(self, evidence: CohortEvidence, personal: Sequence[Personal] = ()) -> Figure:
         """Draw the inclusion flowchart."""
         steps, branches = flow.chart(evidence, self.settings.words, personal)
-        return self._page(
+        return self.page(
             flowchart.flowchart(steps, branches),
             "flow",
             "Inclusion flowchart",
@@ -52,7 +61,7 @@ class Drawing:
         positive, negative = sum(histogram.positive), sum(histogram.negative)
         where = f" ({generic.run})" if generic.run != "main" else ""
         auc = f"Beat AUC {decimal(histogram.auc, 3)}."
-        return self._page(
+        return self.page(
             figures.score_distribution(histogram, names),
             "scores",
             "Scores of the generic model by label",
@@ -72,7 +81,7 @@ class Drawing:
         values = {name: np.array([v.value for v in shown if v.label == name], float) for name in labels}
         votes = {name: np.array([v.vote for v in shown if v.label == name]) for name in labels}
         patients = len({vote.patient for vote in shown})
-        return self._page(
+        return self.page(
             figures.votes_by_value(
                 values, votes, {name: task.word(name) for name in labels}, f"{task.quantity}, {task.unit}"
             ),
@@ -109,7 +118,7 @@ class Drawing:
         ends = ", ".join(
             f"{METHODS[method].noun} {figure_value(result.methods[method].mean, words)}" for method in METHODS
         )
-        return self._page(
+        return self.page(
             figures.by_round(panels, words.title, words.percent),
             "rounds",
             f"{words.heading} by personalization round",
@@ -122,7 +131,7 @@ class Drawing:
             "rounds is over fewer patients.",
         )
 
-    def beats(self, seen: PatientExplanation, patient: int) -> Figure:
+    def beats(self, seen: PatientExplanation, patient: str) -> Figure:
         """Draw one patient's mean beats with what the models look at."""
         task = self.settings.words
         names = {str(Label.POSITIVE): task.short_positive, str(Label.NEGATIVE): task.short_negative}
@@ -154,7 +163,7 @@ class Drawing:
             if seen.same_attention and seen.method != "generic"
             else ""
         )
-        return self._page(
+        return self.page(
             figures.mean_beats(views, names),
             "beats",
             "Mean beats of one patient and what the models look at",
@@ -165,7 +174,7 @@ class Drawing:
             f"the last.{note}",
         )
 
-    def beat_map(self, seen: PatientExplanation, patient: int) -> Figure:
+    def beat_map(self, seen: PatientExplanation, patient: str) -> Figure:
         """Draw the map of one patient's beats; once where the models share the embedding."""
         task = self.settings.words
         names = {str(Label.POSITIVE): task.short_positive, str(Label.NEGATIVE): task.short_negative}
@@ -196,7 +205,7 @@ class Drawing:
             f"too: 0 where labels are mixed, 1 where each label is one group of like beats far from the "
             f"other.{note}"
         )
-        return self._page(figures.embedding(drawn, names), "map", "Map of one patient’s beats", text, text)
+        return self.page(figures.embedding(drawn, names), "map", "Map of one patient’s beats", text, text)
 
 
 def _after(method: str) -> str:

@@ -1,22 +1,27 @@
 """What the site database knows about a journey, as plain values; ``client.report.reading`` reads them.
 
-Nothing here is computed twice: figures were stored by the step that made them. Identifiers of the source
-and dates of patients are not read at all.
+Nothing here is computed twice: figures were stored by the step that made them. Identifiers come in through
+``naming`` alone, which a pseudonymous copy replaces; dates of patients are on the patients' own pages only.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from client.database.cohort_queries import Inclusion
 from client.database.reviews import Reviews
 from client.database.session import SCHEMA_VERSION
 from client.learning.planning import PROSPECTIVE, Outcome
+from client.report.naming import Naming
 from common.metrics import Confusion, ScoreHistogram
 from common.task import Label
+
+if TYPE_CHECKING:  # these modules build on this one
+    from client.report.reading_quality import StripSignal
+    from client.report.reading_votes import ScoredStrips
 
 #: Reported apart from the primary result: training and test strips of the labels overlap in time.
 APART = Outcome.NOT_INTERLEAVED.value
@@ -47,10 +52,12 @@ class Score:
 class Personal:
     """One patient's personalization under one protocol.
 
-    ``guard`` tells whether the guard's choice was as good as the best, None where it could not decide.
+    ``patient`` and ``row`` are rows of the tables patients and personalization_runs. ``guard`` tells whether
+    the guard's choice was as good as the best, None where it could not decide.
     """
 
     patient: int
+    row: int
     run: str
     protocol: str
     outcome: str
@@ -239,6 +246,8 @@ class Evidence(CohortEvidence):
 
     ``guard`` counts the patients for whom the guard chose as well as one could, and those it chose for.
     ``personal`` holds the primary protocol, ``beside`` the paper's, ``controls`` labels that mean nothing.
+    ``naming`` says how patients are called, ``unfinished`` what a reader must know about the runs' ends.
+    ``scored`` holds what models said about strips, ``signals`` what was measured of every strip.
     """
 
     generic: Sequence[Generic]
@@ -247,3 +256,7 @@ class Evidence(CohortEvidence):
     beside: Sequence[Personal] = ()
     controls: Sequence[Personal] = ()
     run_ids: Sequence[int] = ()
+    naming: Naming = field(default_factory=lambda: Naming(False, {}))
+    unfinished: Sequence[str] = ()
+    scored: ScoredStrips | None = None
+    signals: Sequence[StripSignal] = ()

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from client.learning.calibration import MIN_STRIPS_POOLED
-from client.learning.protocols import not_run
 from client.report.evidence import Generic
 from client.report.reading_votes import ScoredStrips
 from common.config import Section, Settings, TrainingSettings, make_settings
 from common.intervals import MIN_VALUES, SMALL_SAMPLE
 from common.page import METHODS, Table
 from common.page.numbers import MINUS, decimal, percent, plural
+from common.procedures import not_run
 
 #: Of settings that differ from the default.
 MARK = "▲"

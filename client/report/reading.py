@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +13,7 @@ from sqlalchemy.orm import Session, selectinload
 from client.database import reviews
 from client.database.cohort_queries import inclusion
 from client.database.tables import (
+    CohortMember,
     FederatedRound,
     PersonalizationRun,
     Run,
@@ -21,20 +23,35 @@ from client.database.tables import (
 from client.learning.planning import PAPER, PROSPECTIVE
 from client.learning.protocols import CONTROLS
 from client.report.evidence import Evidence, Generic, Personal, Score, StripVote
+from client.report.naming import Naming, own_names
 from client.report.reading_cohort import cohort_notes, provenance, read_members, read_strips
+from client.report.reading_quality import read_signals
+from client.report.reading_votes import read_scored
 from common.errors import DatabaseError, ProtocolError
 from common.metrics import Confusion, ScoreHistogram
 
 
-def read_evidence(session: Session, names: Sequence[str]) -> Evidence:
+def read_evidence(
+    session: Session, names: Sequence[str], naming: Naming | None = None, run: int | None = None
+) -> Evidence:
     """Read the latest finished personalization of each name, and all it was made from.
+
+    Where a name has an unfinished one alone, or a later one, ``unfinished`` of the evidence says so.
+
+    Parameters
+    ----------
+    session : of the site database.
+    names : of personalizations.
+    naming : how patients are called; by default as in the site's own files.
+    run : number of one personalization run, in place of the latest of each name.
 
     Raises
     ------
     DatabaseError
-        If one of the names has no finished personalization; the sentence says what to run.
+        If one of the names has no personalization, or there is no such run; the sentence says what to run.
     """
-    runs = [_personalization(session, name) for name in names]
+    chosen = [_latest(session, name) for name in names] if run is None else [_numbered(session, run)]
+    runs = [one.run for one in chosen]
     cohorts = [run.cohort_run_id for run in runs if run.cohort_run_id is not None]
     members = [member for run in runs for member in read_members(session, run.cohort_run_id, run.name)]
     everything = [one for run in runs for one in _personal(session, run)]
@@ -56,27 +73,78 @@ def read_evidence(session: Session, names: Sequence[str]) -> Evidence:
         reviews=reviews.counts(session),
         beside=[one for one in everything if one.protocol == PAPER],
         controls=[one for one in everything if one.protocol in CONTROLS],
+        naming=naming or own_names(session),
+        unfinished=[one.note for one in chosen if one.note],
+        scored=read_scored(session, [one.id for one in runs]),
+        signals=read_signals(session),
     )
 
 
-def _personalization(session: Session, name: str) -> Run:
-    query = (
-        select(Run)
-        .where(Run.kind == "personalization", Run.name == name, Run.status == "finished")
-        .order_by(Run.id.desc())
-    )
-    run = session.scalars(query).first()
-    if run is not None:
-        return run
+@dataclass(frozen=True)
+class _Chosen:
+    """A personalization to report, with what a reader must know about its end."""
+
+    run: Run
+    note: str = ""
+
+
+def _latest(session: Session, name: str) -> _Chosen:
+    """Return the latest finished personalization of a name, or an unfinished one where there is no other."""
+    query = select(Run).where(Run.kind == "personalization", Run.name == name).order_by(Run.id.desc())
+    runs = session.scalars(query).all()
+    finished = next((run for run in runs if run.status == "finished"), None)
+    if finished is None and runs:
+        return _Chosen(runs[0], _not_finished(session, runs[0]))
+    if finished is not None:
+        later = runs[0]
+        if later.id == finished.id:
+            return _Chosen(finished)
+        note = (
+            f"a later personalization (run {later.id}) is {later.status}; this page is about the last that "
+        )
+        return _Chosen(finished, f"{note}finished, run {finished.id}.")
     cohort = session.scalar(
         select(func.count(Run.id)).where(Run.kind == "cohort", Run.name == name, Run.status == "finished")
     )
+    known = sorted(set(session.scalars(select(Run.name).where(Run.kind == "personalization"))))
     step = (
         "the cohort is frozen: run 'fedkalemia-site personalize' next, with the generic model of a federation"
         if cohort
+        else f"there are personalizations named {', '.join(known)}: choose with --name"
+        if known
         else "run 'fedkalemia-site ingest', 'cohort' and 'personalize' first"
     )
-    raise DatabaseError(f"there is no finished personalization named {name!r} to report; {step}")
+    raise DatabaseError(f"there is no personalization named {name!r} to report; {step}")
+
+
+def _numbered(session: Session, number: int) -> _Chosen:
+    """Return one personalization run by its number."""
+    run = session.get(Run, number)
+    if run is None or run.kind != "personalization":
+        query = select(Run.id).where(Run.kind == "personalization").order_by(Run.id)
+        known = ", ".join(str(one) for one in session.scalars(query)) or "none"
+        what = "does not exist" if run is None else f"is of kind {run.kind}, not a personalization"
+        raise DatabaseError(f"run {number} {what}; personalization runs of this site: {known}")
+    return _Chosen(run, "" if run.status == "finished" else _not_finished(session, run))
+
+
+def _not_finished(session: Session, run: Run) -> str:
+    """Say how far an unfinished personalization came."""
+    done = session.scalar(
+        select(func.count(PersonalizationRun.id)).where(
+            PersonalizationRun.run_id == run.id, PersonalizationRun.protocol == PROSPECTIVE
+        )
+    )
+    members = session.scalar(
+        select(func.count(CohortMember.id)).where(
+            CohortMember.run_id == run.cohort_run_id, CohortMember.role == "personal"
+        )
+    )
+    return (
+        f"personalization run {run.id} is {run.status}. {done} of {members} personal patients are in; every "
+        "number may still change. Run 'fedkalemia-site personalize' again, it goes on where it stopped, and "
+        "then 'report'."
+    )
 
 
 def _generic(session: Session, run: Run) -> Generic:
@@ -141,6 +209,7 @@ def _personal(session: Session, run: Run) -> list[Personal]:
     return [
         Personal(
             patient=row.patient_id,
+            row=row.id,
             run=run.name,
             protocol=row.protocol,
             outcome=row.outcome,

@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from statistics import stdev
 
-from client.learning.comparisons import holm, mann_whitney, paired
+from client.learning.comparisons import mann_whitney, paired
 from client.report.comparison import FITTED, Comparison
 from client.report.evidence import CohortEvidence, Evidence, Generic
+from common.corrections import holm
 from common.metrics import Confusion
 from common.page import METHODS, FigureWords, Table
 from common.page.numbers import (

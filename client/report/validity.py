@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import stdev
 
-from client.learning.comparisons import holm, paired
-from client.learning.protocols import DAYS, PERMUTED, not_run
+from client.learning.comparisons import paired
+from client.learning.protocols import DAYS, PERMUTED
 from client.report.comparison import Comparison, Summary, summary
 from client.report.evidence import APART, Evidence, Personal
 from client.report.tables import p_value
 from common.config import Settings
+from common.corrections import holm
 from common.page import BASELINES, FIGURES, METHODS, FigureWords, Note, Table
 from common.page.numbers import (
     MISSING,
@@ -28,14 +29,11 @@ from common.page.numbers import (
     interval_text,
     plural,
 )
+from common.procedures import CONTROLS, LEARNING, not_run
 from common.seeding import stream
 
-#: Methods that could learn what a control should not hold; what the guard selects may be the generic model.
-LEARNING = ("closed_form", "fine_tuned", "selected")
-CONTROL_WORDS: Mapping[str, str] = {
-    PERMUTED: "Labels of other days",
-    DAYS: "Two stretches of days, all negative",
-}
+#: Controls by their name in the database, and what they are.
+CONTROL_WORDS: Mapping[str, str] = {PERMUTED: CONTROLS["permuted"], DAYS: CONTROLS["days"]}
 
 
 @dataclass(frozen=True)

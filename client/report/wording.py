@@ -116,7 +116,7 @@ def keys(result: Comparison) -> list[Key]:
 
 def notes(result: Comparison, evidence: Evidence, settings: Settings) -> list[Note]:
     """Return what a reader must know before believing the numbers."""
-    out: list[Note] = []
+    out = [Note("Not finished:", text) for text in evidence.unfinished]
     n = len(result.patients)
     if n == 0:
         out.append(Note("No personal result.", why_nobody(evidence, settings)))
@@ -131,7 +131,9 @@ def notes(result: Comparison, evidence: Evidence, settings: Settings) -> list[No
         )
     worse = worse_off(result)
     if worse:
-        listed = "; ".join(_loss(loss, result.words) for loss in worse)
+        listed = "; ".join(
+            _loss(loss, result.words, evidence.naming.name(loss.patient.patient)) for loss in worse
+        )
         out.append(
             Note(f"{plural(len(worse), 'patient')} worse off than with the generic model:", f"{listed}.")
         )
@@ -172,14 +174,14 @@ def notes(result: Comparison, evidence: Evidence, settings: Settings) -> list[No
     return out
 
 
-def _loss(loss: Loss, words: FigureWords) -> str:
+def _loss(loss: Loss, words: FigureWords, name: str) -> str:
     one = loss.patient
     score = one.score("selected", one.rounds)
     beats = f" ({plural(score.beats.total, 'beat')})" if score else ""
     changes = [f"{words.title} {figure_difference(loss.headline, words)}"]
     if words.key != "beat_f1":
         changes.append(f"beat F1 {figure_difference(loss.beat_f1, FIGURES['beat_f1'])}")
-    return f"patient {one.patient}, {', '.join(changes)}, on {plural(sum(one.test), 'test strip')}{beats}"
+    return f"patient {name}, {', '.join(changes)}, on {plural(sum(one.test), 'test strip')}{beats}"
 
 
 def why_nobody(evidence: Evidence, settings: Settings) -> str:
@@ -226,15 +228,15 @@ def selection_sentence(evidence: Evidence, result: Comparison) -> str:
     return text
 
 
-def example(patient: Personal, result: Comparison, seen: PatientExplanation | None) -> str:
-    """Say which patient is shown, why this one, and what became of it."""
+def example(patient: Personal, name: str, result: Comparison, seen: PatientExplanation | None) -> str:
+    """Say which patient is shown, by its name on the page, why this one, and what became of it."""
     words = result.words
     before, after = (
         figure_value(patient.last(method, words.key), words) for method in ("generic", "selected")
     )
     chosen = METHODS.get(patient.selected_method or "generic", METHODS["generic"])
     text = (
-        f"Patient {patient.patient} is the one with the median gain, among "
+        f"Patient {name} is the one with the median gain, among "
         "those whose selected model has weights "
         "of its own where there are any: a rule, not a choice. Selected was "
         f"{chosen.noun}; {words.title} went "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,8 @@ class Table:
     note : a line below.
     empty : shown in place of a table without rows.
     form : ``narrow``: as wide as its cells need; ``dense``: many columns, small letters; else page-wide.
+    links : where the title of each row leads; empty for none.
+    sortable : a reader with scripts may sort and search the rows; see ``tables.js``.
     """
 
     caption: str
@@ -41,6 +45,8 @@ class Table:
     empty: str = ""
     form: str = ""
     strong: Sequence[int] = ()
+    links: Sequence[str] = ()
+    sortable: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,24 @@ class Note:
 
     title: str
     text: str
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script inside a page, and the digest by which the page allows it and no other."""
+
+    text: Markup
+    sha256: str
+
+
+def inline_script(path: Path) -> Script:
+    """Read a script for a page; it is the only one the page will run."""
+    text = path.read_text(encoding="utf-8")
+    return Script(Markup(text), base64.b64encode(hashlib.sha256(text.encode()).digest()).decode())
+
+
+#: Sorting and searching of tables that are marked as sortable.
+TABLES_SCRIPT = HERE / "tables.js"
 
 
 def render(template: Path, content: Mapping[str, Any]) -> str:

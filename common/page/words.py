@@ -116,7 +116,8 @@ METHODS: Mapping[str, MethodWords] = MappingProxyType(
 )
 
 
-#: Simpler ways on the same strips; the guard never chooses them, and nothing of them leaves a site.
+#: Simpler ways on the same strips; the guard never chooses them. Their sums leave a site over the patients
+#: of the primary result.
 BASELINES: Mapping[str, MethodWords] = MappingProxyType(
     {
         words.key: words

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from client.learning.comparisons import PairedDifference, holm, mann_whitney, paired
+from client.learning.comparisons import PairedDifference, mann_whitney, paired
+from common.corrections import holm
 from common.errors import ModelError
 from common.intervals import mean_interval
 from common.seeding import stream

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import Engine, create_engine, select
+from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from client.data.beatstore import BeatStore
 from client.database.runs import finish_run, start_run
+from client.database.session import create_database
 from client.database.tables import (
-    Base,
     CohortMember,
     Draw,
     FederatedRound,
@@ -38,7 +38,7 @@ from common.weights import pack, schema_of
 
 START = datetime(2150, 3, 1)
 SECRET = "p0815"  # every identifier begins with it; none may appear on a page
-TINY = {"model": {"depth": 18, "width": 4, "stem": "small"}}
+TINY = {"model": {"depth": 18, "width": 4, "stem": "small"}, "personalization": {"depth": "quick"}}
 
 
 @dataclass(frozen=True)
@@ -188,12 +188,43 @@ class Maker:
                 out.append(np.column_stack([logits, np.full(strip.n_beats, strip.label == "positive")]))
         return np.concatenate(out) if out else np.empty((0, 2))
 
+    def votes(self, run: Run, row: PersonalizationRun) -> None:
+        """Add what generic and selected model said: of pairs before training on them, then of the rest."""
+        asked = [(strip, n, "guard") for n, pair in enumerate(row.details["pairs"]) for strip in pair]
+        asked += [(strip, row.rounds, "test") for strip in row.details["test"]]
+        asked += [(strip, row.rounds, "gap") for strip in row.details["gap"]]
+        for strip, round_, purpose in asked if row.rounds else ():
+            label = self.session.get_one(Strip, strip).label
+            for method, sharp in (("generic", 0.4), ("selected", 1.6)):
+                center = sharp * {"positive": 1.0, "negative": -1.0, "gap": 0.2}[label]
+                logits = self.rng.normal(center + self.rng.normal(0, 0.6), 1.0, 40)
+                self.session.add(
+                    StripPrediction(
+                        run_id=run.id,
+                        personalization_run_id=row.id,
+                        strip_id=strip,
+                        method=method,
+                        round=round_,
+                        purpose=purpose,
+                        n_beats=40,
+                        n_positive_beats=int((logits > 0).sum()),
+                        mean_logit=float(logits.mean()),
+                    )
+                )
+
     def personalize(self, run: Run, person: Patient, outcome: str = "personal") -> PersonalizationRun:
         """Add a patient's rounds: every method a little better with each, the threshold close behind."""
         rng = self.rng
         rounds = int(rng.integers(3, 6)) if outcome in ("personal", "not_interleaved") else 0
         base = float(np.clip(rng.normal(0.68, 0.12), 0.4, 0.95))
         methods = ("generic", "threshold", "closed_form", "fine_tuned")
+        strips = [strip for strip in person.strips if strip.exclusion is None]
+        counted = [[s for s in strips if s.label == label] for label in ("positive", "negative")]
+        pairs = [[p.id, n.id] for p, n in zip(*counted, strict=False)][:rounds]
+        trained = {strip for pair in pairs for strip in pair}
+        rest = [[s.id for s in own if s.id not in trained] for own in counted]
+        test = sorted(rest[0][-3:] + rest[1][-5:]) if rounds else []
+        gap = [s.id for s in strips if s.label == "gap"]
         chosen = str(rng.choice(methods, p=[0.1, 0.2, 0.45, 0.25])) if rounds else None
         row = PersonalizationRun(
             run_id=run.id,
@@ -215,7 +246,10 @@ class Maker:
             details={
                 "guard-decided": rounds > 2,
                 "guard-hit": bool(rng.random() < 0.8),
-                "test": [strip.id for strip in person.strips if strip.label != "gap"][-8:],
+                "guard-losses": {m: [0.6, 0.5, 0.4][: rounds - 1] for m in methods},
+                "pairs": pairs,
+                "test": test,
+                "gap": gap,
             },
         )
         self.session.add(row)
@@ -286,8 +320,7 @@ def fabricate(
         database_url=f"sqlite:///{folder / 'site.sqlite'}",
     )
     folder.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(site.database_url)
-    Base.metadata.create_all(engine)
+    engine = create_database(site.database_url)
     sessions = sessionmaker(engine)
     with sessions() as session:
         size = (20, 40) if models else (250, 900)
@@ -391,7 +424,7 @@ def _journey(
     histogram = ScoreHistogram.of(scored[:, 0], scored[:, 1] > 0)
     for index, person in enumerate(own):
         row = make.personalize(run, person, "not_interleaved" if index == 6 else make.outcome)
-        make.predictions(run, person, row)
+        make.votes(run, row)
     run.details = histogram.as_flat("generic.histogram")
 
 

@@ -39,8 +39,9 @@ def person(number: int, protocol: str, aucs: dict[str, float], right: dict[str, 
     methods = {*aucs, *right, "generic", "threshold", "closed_form", "fine_tuned", "selected"}
     scores = {(method, 1): score(method, 1) for method in methods} | {("generic", 0): score("generic", 0)}
     return Personal(
-        patient=number, run="main", protocol=protocol, outcome="personal", train=(1, 1), test=(5, 5),
-        episodes=(2, 2), rounds=1, selected_method="fine_tuned", selected_round=1, guard=None, scores=scores,
+        patient=number, row=number, run="main", protocol=protocol, outcome="personal", train=(1, 1),
+        test=(5, 5), episodes=(2, 2), rounds=1, selected_method="fine_tuned", selected_round=1, guard=None,
+        scores=scores,
     )  # fmt: skip
 
 
