@@ -1,12 +1,14 @@
-"""Plain folders as a hospital would export them."""
+"""Plain folders as a hospital would export them, and a browser that looks at pages."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import edfio
 import numpy as np
@@ -15,9 +17,13 @@ import pytest
 
 from client.data.template import example_lead_ii, write_csv_signal, write_wfdb_signal
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Download, Page
+
 T0 = datetime(2050, 3, 1, 8, 0)
 RATE_HZ = 125.0
 DRAW_COLUMNS = ("patient", "time", "potassium", "unit")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @dataclass
@@ -121,3 +127,41 @@ def small_folder(plain_folder: PlainFolder) -> PlainFolder:
         plain_folder.draw(patient, T0 + timedelta(minutes=10), potassium)
         plain_folder.csv(patient, T0, plain_folder.lead_ii(600, seed=number))
     return plain_folder
+
+
+class Seen:
+    """A page with what the browser said, asked for and saved while it was open."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.said: list[str] = []
+        self.asked: list[str] = []
+        self.saved: list[Download] = []
+        page.on("console", lambda message: self.said.append(message.text))
+        page.on("pageerror", lambda error: self.said.append(str(error)))
+        page.on("request", lambda request: self.asked.append(request.url))
+        page.on("download", lambda download: self.saved.append(download))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Start the machine's own Chromium; tests that need it skip where there is none."""
+    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip(f"none of {', '.join(BROWSERS)} is installed: no page can be rendered")
+    from playwright.sync_api import sync_playwright  # most tests need none of it
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(
+            executable_path=found, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        )
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def seen(browser: Browser) -> Iterator[Seen]:
+    """Open an empty page of the test's own."""
+    page = browser.new_page(viewport={"width": 1100, "height": 900})
+    yield Seen(page)
+    page.close()

@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from client.report.build import build_report
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 A4_POINTS = b"/MediaBox [0 0 594.95996 841.91998]"
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def playwright() -> Iterator[Playwright]:
-    with sync_playwright() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def browser(playwright: Playwright) -> Iterator[Browser]:
-    """Start the machine's own Chromium; tests that need it skip where there is none."""
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip(f"none of {', '.join(BROWSERS)} is installed: no page can be rendered")
-    started = playwright.chromium.launch(
-        executable_path=found, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-    )
-    yield started
-    started.close()
 
 
 @pytest.fixture(scope="module")
@@ -43,31 +22,12 @@ def index(fabricated: Callable[..., Any]) -> Path:
     return build_report(made.site, made.sessions)
 
 
-class Seen:
-    """A page with what the browser said and asked for while it was open."""
-
-    def __init__(self, page: Page) -> None:
-        self.page = page
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        page.on("console", lambda message: self.said.append(message.text))
-        page.on("pageerror", lambda error: self.said.append(str(error)))
-        page.on("request", lambda request: self.asked.append(request.url))
-
-
-@pytest.fixture
-def seen(browser: Browser) -> Iterator[Seen]:
-    page = browser.new_page(viewport={"width": 1100, "height": 900})
-    yield Seen(page)
-    page.close()
-
-
 def a_patient(index: Path) -> Path:
     return sorted((index.parent / "patients").iterdir())[0]
 
 
 @pytest.mark.parametrize("width", [1100, 400])
-def test_pages_open_from_the_disk_fit_and_ask_for_nothing(seen: Seen, index: Path, width: int) -> None:
+def test_pages_open_from_the_disk_fit_and_ask_for_nothing(seen: Any, index: Path, width: int) -> None:
     seen.page.set_viewport_size({"width": width, "height": 900})
     for path, figures in ((index, 8), (a_patient(index), 4)):
         seen.asked.clear()
@@ -84,7 +44,7 @@ def test_pages_open_from_the_disk_fit_and_ask_for_nothing(seen: Seen, index: Pat
 
 
 def test_every_drawing_has_a_name_and_a_description_for_those_who_do_not_see_it(
-    seen: Seen, index: Path
+    seen: Any, index: Path
 ) -> None:
     for path in (index, a_patient(index)):
         seen.page.goto(path.as_uri())
@@ -95,7 +55,7 @@ def test_every_drawing_has_a_name_and_a_description_for_those_who_do_not_see_it(
         assert seen.page.locator("img:not([alt])").count() == 0
 
 
-def test_the_way_to_a_patient_and_back(seen: Seen, index: Path) -> None:
+def test_the_way_to_a_patient_and_back(seen: Any, index: Path) -> None:
     seen.page.goto(index.as_uri())
     link = seen.page.locator("#patients tbody th a").first
     name = link.text_content()
@@ -110,17 +70,17 @@ def column(page: Page, number: int) -> list[str]:
     return page.locator(f"#patients tbody tr:visible > :nth-child({number})").all_text_contents()
 
 
-def test_a_table_sorts_by_number_and_by_word_with_the_keyboard_too(seen: Seen, index: Path) -> None:
+def test_a_table_sorts_by_number_and_by_word_with_the_keyboard_too(seen: Any, index: Path) -> None:
     page = seen.page
     page.goto(index.as_uri())
     heads = page.locator("#patients thead th")
-    beats = heads.all_text_contents().index("Test beats") + 1
+    right = heads.all_text_contents().index("Selected right") + 1
     before = column(page, 1)
-    heads.nth(beats - 1).get_by_role("button").click()
-    numbers = [int(cell.replace(",", "")) if cell != "–" else None for cell in column(page, beats)]
+    heads.nth(right - 1).get_by_role("button").click()
+    numbers = [int(cell.split()[0]) if cell != "–" else None for cell in column(page, right)]
     known = [number for number in numbers if number is not None]
     assert known == sorted(known)
-    assert heads.nth(beats - 1).get_attribute("aria-sort") == "ascending"
+    assert heads.nth(right - 1).get_attribute("aria-sort") == "ascending"
     heads.nth(0).get_by_role("button").focus()
     page.keyboard.press("Enter")
     assert column(page, 1) == sorted(before)
@@ -139,7 +99,7 @@ def test_a_table_sorts_by_number_and_by_word_with_the_keyboard_too(seen: Seen, i
     ],
 )
 def test_numbers_of_the_page_sort_by_value_and_missing_ones_last(
-    seen: Seen, index: Path, cells: list[str], ascending: list[str]
+    seen: Any, index: Path, cells: list[str], ascending: list[str]
 ) -> None:
     """The table gets other cells in front of the browser; the script is the page's own."""
     page = seen.page
@@ -159,7 +119,7 @@ def test_numbers_of_the_page_sort_by_value_and_missing_ones_last(
     assert column(page, 4) == [*reversed(ascending[:-1]), ascending[-1]]
 
 
-def test_a_table_shows_the_rows_that_are_asked_for(seen: Seen, index: Path) -> None:
+def test_a_table_shows_the_rows_that_are_asked_for(seen: Any, index: Path) -> None:
     page = seen.page
     page.goto(index.as_uri())
     names = column(page, 1)
@@ -181,7 +141,7 @@ def test_without_scripts_every_row_is_there_and_nothing_looks_like_a_button(
     context.close()
 
 
-def test_a_page_runs_no_script_but_its_own(seen: Seen, index: Path, tmp_path: Path) -> None:
+def test_a_page_runs_no_script_but_its_own(seen: Any, index: Path, tmp_path: Path) -> None:
     """Whatever a name or a comment of the site's files brings along stays text."""
     hostile = index.read_text().replace("</main>", "<script>document.title = 'taken'</script></main>")
     path = tmp_path / "index.html"
@@ -192,7 +152,7 @@ def test_a_page_runs_no_script_but_its_own(seen: Seen, index: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("which", ["site", "patient"])
-def test_pages_print_on_a4_within_the_paper(seen: Seen, index: Path, which: str) -> None:
+def test_pages_print_on_a4_within_the_paper(seen: Any, index: Path, which: str) -> None:
     page = seen.page
     page.goto((index if which == "site" else a_patient(index)).as_uri())
     content = page.pdf(prefer_css_page_size=True)
