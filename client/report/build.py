@@ -164,7 +164,7 @@ def page_content(
         "rule": wording.rule(settings),
         "cohort_rules": wording.cohort_rules(evidence),
         "methods": list(METHODS.values()),
-        "baselines": list(BASELINES.values()),
+        "baselines": [words for key, words in BASELINES.items() if _was_run(result, key)],
         "selection": wording.selection_sentence(evidence, result),
         "nobody": wording.why_nobody(evidence, settings),
         "figures": figures,
@@ -200,6 +200,10 @@ def page_content(
         "facts": facts(settings, evidence),
         "methods_text": methods.methods_text(used, evidence.generic, scored),
     }
+
+
+def _was_run(result: Comparison, method: str) -> bool:
+    return any((method, one.rounds) in one.scores for one in result.patients)
 
 
 def _settings_of_run(evidence: Evidence, now: Settings) -> Settings:

@@ -286,14 +286,14 @@ def votes_table(found: Sequence[Group], settings: Settings) -> Table:
         gap = between and label.negative_to <= above and up_to <= label.positive_above
         row = [_between(bins[0]) + (" *" if gap else "")]
         for one in bins:
-            row += [f"{count(one.n)} ({count(one.patients)})", _quartiles(one)]
+            row += [f"{count(one.n)} ({count(one.patients)})", _quartiles(one).replace(" ", "\u00a0")]
         rows.append(row)
     return Table(
-        caption=f"Votes by {task.quantity}: median (quartiles) over strips of the share of beats called "
-        "positive; above 50\u202f% a strip is called positive.",
+        caption=f"Votes by {task.quantity}: number of strips (of patients), and median (quartiles) over the "
+        "strips of the share of beats called positive; above 50\u202f% a strip is called positive.",
         head=(
             f"{task.quantity}, {task.unit}",
-            *(name for group in shown for name in (f"{group.title}: strips (patients)", "vote")),
+            *(name for group in shown for name in (f"{group.title}: strips", "vote (quartiles)")),
         ),
         rows=rows,
         note=f"* {task.gap}: between the labels, never trained on and in no figure of accuracy."

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from client.report.calibrated import strips_right
 from client.report.comparison import Comparison, worse_off
 from client.report.evidence import Evidence, Personal
 from client.report.wording import limit, outcome_text, short_outcome
 from common.page import METHODS, Table
-from common.page.numbers import MISSING, count, figure_difference, figure_value
+from common.page.numbers import MISSING, figure_difference, figure_value
 
 
 def patients_table(evidence: Evidence, result: Comparison, pages: Mapping[int, str] | None = None) -> Table:
@@ -37,12 +38,12 @@ def patients_table(evidence: Evidence, result: Comparison, pages: Mapping[int, s
                 *([one.run] if several else []),
                 f"{one.train[0]} / {one.train[1]}",
                 f"{one.test[0]} / {one.test[1]}",
-                count(score.beats.total) if score else MISSING,
                 f"{one.episodes[0]} / {one.episodes[1]}",
                 *(
                     figure_value(one.last(method, words.key) if one.tested else None, words)
                     for method in METHODS
                 ),
+                strips_right(score.strips) if score else MISSING,
                 figure_difference(change, words, unit=False) + (" ▼" if id(one) in worse else ""),
                 _selected(one),
                 short_outcome(one.outcome),
@@ -56,16 +57,17 @@ def patients_table(evidence: Evidence, result: Comparison, pages: Mapping[int, s
     return Table(
         caption=f"Every patient with enough strips of both labels: {words.title} after the last round, by "
         f"method. {'Patients are named by pseudonyms. ' if evidence.naming.pseudonymous else ''}"
-        "Strips and episodes: positive / negative. Gain: selected − generic."
+        "Strips and episodes: positive / negative. Selected right: test strips the selected model calls "
+        "right, with Wilson’s 95\u202f% interval. Gain: selected − generic."
         f"{' A name leads to the patient’s own page.' if pages else ''}",
         head=(
             "Patient",
             *(["Run"] if several else []),
             "Train strips",
             "Test strips",
-            "Test beats",
             "Episodes",
             *(METHODS[method].short for method in METHODS),
+            "Selected right",
             "Gain" + (", points" if words.percent else ""),
             "Chosen, round",
             "Outcome",
@@ -85,4 +87,4 @@ def _selected(one: Personal) -> str:
     if one.selected_method is None:
         return MISSING
     title = METHODS[one.selected_method].short if one.selected_method in METHODS else one.selected_method
-    return f"{title}, {one.selected_round}" if one.selected_round else title
+    return f"{title},\u00a0{one.selected_round}" if one.selected_round else title

@@ -150,7 +150,7 @@ def controls_table(controls: Sequence[Control], words: FigureWords) -> Table:
             figure_difference(one.gain.mean, words) if one.gain.n else MISSING,
             interval_cell(one.gain.interval, words, difference=True),
             *(
-                f"{figure_value(one.auc[method].mean, auc)} {interval_cell(one.auc[method].interval, auc)}"
+                f"{figure_value(one.auc[method].mean, auc)} ({interval_cell(one.auc[method].interval, auc)})"
                 if one.auc[method].n
                 else MISSING
                 for method in LEARNING

@@ -48,7 +48,7 @@ def balanced(n: int, right: int) -> list[StripVote]:
 
 
 def plain(row: Any) -> list[str]:
-    return [cell.replace("\u202f", " ") for cell in row]
+    return [cell.replace("\u202f", " ").replace("\u00a0", " ") for cell in row]
 
 
 # --- calibration ---
