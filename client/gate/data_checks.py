@@ -104,6 +104,9 @@ def _with_patients(site: Site) -> Iterator[Path]:
         yield from sorted(path for path in site.models.rglob("*") if PERSONAL_FILE.fullmatch(path.name))
     if (sheets := site.folder / "review").is_dir():
         yield from sorted(sheets.iterdir())
+    yield site.folder / "pseudonyms.key"
+    # The page of inclusion holds counts alone and may be read by all.
+    yield from sorted(path for path in site.report.parent.rglob("*") if path.name != "inclusion.html")
 
 
 def _sqlite_file(site: Site) -> Path | None:

@@ -322,14 +322,17 @@ def test_an_unknown_folder_is_a_warning_and_a_missing_one_only_its_own_failure(s
 def test_files_that_others_may_read_are_told_with_the_command_that_closes_them(site: Site) -> None:
     model = site.models / "main" / "run-3-0123456789ab" / "patient-1-fine_tuned.safetensors"
     sheet = site.folder / "review" / "review.html"
-    for path in (model, sheet, site.models / "generic-main-0123456789ab.safetensors"):
+    page, key = site.report.parent / "patients" / "7.html", site.folder / "pseudonyms.key"
+    counts = site.report.parent / "inclusion.html"
+    for path in (model, sheet, page, key, counts, site.models / "generic-main-0123456789ab.safetensors"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
         path.chmod(0o600)
     assert named(examine(site.folder))["private files"].state == "ok"
     (site.models / "generic-main-0123456789ab.safetensors").chmod(0o644)  # nobody's in particular
+    counts.chmod(0o644)
     assert named(examine(site.folder))["private files"].state == "ok"
-    for path in (model, sheet, site.beats / "beats.f32", site.folder / "site.sqlite"):
+    for path in (model, sheet, page, key, site.beats / "beats.f32", site.folder / "site.sqlite"):
         path.chmod(0o604)
         check = named(examine(site.folder))["private files"]
         assert check.state == "warning"
