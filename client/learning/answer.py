@@ -41,7 +41,9 @@ def answer(session: Session, site: Site, run: Run, cohort: Run, unseen: list[Str
     query = select(PersonalizationRun).where(
         PersonalizationRun.run_id == run.id, PersonalizationRun.protocol == PROSPECTIVE
     )
-    outcomes = {row.patient_id: row.outcome for row in session.scalars(query)}
+    # Who came after the cohort was frozen is not in it, and nobody is told of them.
+    within = query.where(PersonalizationRun.outcome != Outcome.AFTER_COHORT)
+    outcomes = {row.patient_id: row.outcome for row in session.scalars(within)}
     groups = {
         "primary": {patient for patient, outcome in outcomes.items() if outcome == Outcome.PERSONAL},
         "unseen": {score.patient_id for score in unseen},
@@ -112,7 +114,8 @@ def _release_outcomes(release: Release, outcomes: Counter[str]) -> None:
 
     The sums of the primary result tell its number of patients; then only the others are one table.
     """
-    told = [outcome for outcome in Outcome if outcome is not Outcome.NOT_COMPUTABLE]  # of controls alone
+    untold = (Outcome.NOT_COMPUTABLE, Outcome.AFTER_COHORT)  # of controls alone; of nobody in the cohort
+    told = [outcome for outcome in Outcome if outcome not in untold]
     counts = {outcome.value: outcomes[outcome.value] for outcome in told}
     primary = counts[Outcome.PERSONAL]
     if primary >= release.min_cell:

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 import numpy as np
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from client.data.beatstore import BeatStore
-from client.database.queries import TRAINED, Member, members, patients_of_model
+from client.database.queries import TRAINED, Member, accepted, members, patients_of_model
 from client.database.runs import SessionFactory, code_version, finish_run, latest_run, start_run
-from client.database.tables import Model, Patient, PersonalizationRun, Run, StripPrediction
+from client.database.tables import Model, Patient, PersonalizationRun, Run, Strip, StripPrediction
 from client.learning.access import check_preprocessing, cohort_run, generic_strips, opened, run_settings
 from client.learning.answer import answer
 from client.learning.controls import with_two_stretches_of_days
@@ -22,7 +22,7 @@ from client.learning.evaluation import StripScore, embed, histogram, score_strip
 from client.learning.models import build_network, generic_path, keep_generic, personal_path, save_personal
 from client.learning.patient_jobs import PatientJob, Personalized, run_patient
 from client.learning.personalizers import Scaling
-from client.learning.planning import PROSPECTIVE
+from client.learning.planning import PROSPECTIVE, Outcome, Plan
 from client.learning.protocols import DAYS, Procedure, procedures
 from client.learning.results import add_result, outcome_row, prediction_row, prediction_rows
 from client.site import Site
@@ -195,6 +195,7 @@ def _personalize_patients(
         rows = session.execute(select(*columns).where(PersonalizationRun.run_id == run.id))
         done = {(patient, protocol) for patient, protocol in rows}
         scaling = _scaling(site, session, network, store, cohort)
+        late = _after_cohort(session, site, {member.patient_id for member in everybody})
     candidates = _candidates(site, everybody, known)
     others = _for_the_day_control(everybody, known, strips) if any(p.name == DAYS for p in work) else []
     jobs = [
@@ -213,6 +214,10 @@ def _personalize_patients(
         for member in (*candidates, *others)
         if (wanted := [p for p in _wanted(work, member, known) if (member.patient_id, p.name) not in done])
     ]
+    for patient in late:
+        if (patient, PROSPECTIVE) not in done:
+            nothing = Personalized(work[0], Plan(Outcome.AFTER_COHORT))
+            _keep_patient(factory, site, plan, run, patient, nothing)
     with stage(f"Personalizing at {site.name}", total=len(candidates) + len(others), unit="patient") as told:
         if len(jobs) < len(candidates) + len(others):
             told.advance(len(candidates) + len(others) - len(jobs))
@@ -235,6 +240,22 @@ def _candidates(site: Site, everybody: Sequence[Member], known: set[int]) -> lis
             and member.n_negative >= rules.min_negative
         )
     ]
+
+
+def _after_cohort(session: Session, site: Site, members_: set[int]) -> list[int]:
+    """Return patients outside the cohort who have enough strips by now: ingested after it was frozen."""
+    rules = site.settings.cohort
+    query = select(Strip.patient_id, Strip.label, func.count()).where(accepted())
+    counts: dict[int, dict[str, int]] = {}
+    for patient, label, n in session.execute(query.group_by(Strip.patient_id, Strip.label)):
+        counts.setdefault(patient, {})[label] = n
+    return sorted(
+        patient
+        for patient, own in counts.items()
+        if patient not in members_
+        and own.get(Label.POSITIVE, 0) >= rules.min_positive
+        and own.get(Label.NEGATIVE, 0) >= rules.min_negative
+    )
 
 
 def _wanted(work: Sequence[Procedure], member: Member, known: set[int]) -> Sequence[Procedure]:

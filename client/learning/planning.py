@@ -28,7 +28,9 @@ PAPER = "paper"
 class Outcome(StrEnum):
     """What became of a patient. Only ``PERSONAL`` enters the primary result.
 
-    ``NOT_COMPUTABLE`` is of controls alone: the patient's days cannot be given other labels.
+    ``AFTER_COHORT`` is of patients who had not enough strips, or were not there at all, when the cohort was
+    frozen; nobody but the site is told of them. ``NOT_COMPUTABLE`` is of controls alone: the patient's days
+    cannot be given other labels.
     """
 
     PERSONAL = "personal"
@@ -36,6 +38,7 @@ class Outcome(StrEnum):
     TOO_FEW_STRIPS = "too_few_strips"
     ONE_LABEL = "one_label"
     TRAINED_GENERIC = "trained_generic"
+    AFTER_COHORT = "after_cohort"
     NOT_COMPUTABLE = "not_computable"
 
 

@@ -144,8 +144,8 @@ def _personal_arm(evidence: CohortEvidence, personal: Sequence[Personal]) -> Bra
         lines.append(
             f"{_where(run, runs)}{plural(len(own), 'patient')}, {plural(_strips(own), 'labelled strip')}"
         )
-    # Who trained the generic model stands in the other arm.
-    outcomes = sorted({one.outcome for one in personal} - {"trained_generic"})
+    # Who trained the generic model stands in the other arm, and who came later in neither.
+    outcomes = sorted({one.outcome for one in personal} - {"trained_generic", "after_cohort"})
     ends = [
         f"{plural(len({one.patient for one in personal if one.outcome == code}), 'patient')} "
         f"{outcome_text(code)}"

@@ -21,6 +21,7 @@ OUTCOMES: Mapping[str, str] = {
     "too_few_strips": "too few strips once training and test are kept apart in time",
     "one_label": "strips of one label only",
     "trained_generic": "helped to train the generic model, so not tested",
+    "after_cohort": "not in the cohort, which was frozen before there were enough strips; freeze a new one",
 }
 SHORT_OUTCOMES: Mapping[str, str] = {"personal": "tested", "not_interleaved": "set apart"}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from client import cli
 from client.database.runs import finish_run, start_run
@@ -209,6 +209,23 @@ def test_every_candidate_has_an_outcome_and_sums_are_those_of_the_rows(
     assert moments.mean == pytest.approx(np.mean([float(value or 0.0) for value in last]))
     assert numbers["cohort.train.patients"] == 5
     assert numbers["flow.accepted"] == 8 * 5 + 4 * 17
+
+
+def test_who_came_after_the_cohort_was_frozen_has_an_outcome_the_site_alone_is_told(
+    toy_site: Any, toy_weights: Weights
+) -> None:
+    with toy_site.factory() as session:
+        session.execute(delete(CohortMember).where(CohortMember.patient_id == 10))
+        session.commit()
+    numbers = personalize_site(toy_site.site, toy_weights, toy_site.run)
+    assert outcomes_of(toy_site) == {
+        9: "personal", 10: "after_cohort", 11: "personal", 12: "trained_generic"
+    }  # fmt: skip
+    assert not [key for key in numbers if "after" in key]
+    assert numbers["cohort.personal.patients"] == 2
+    with toy_site.factory() as session:
+        row = session.scalars(select(PersonalizationRun).where(PersonalizationRun.patient_id == 10)).one()
+        assert (row.protocol, row.rounds, row.selected_method) == ("prospective", 0, None)
 
 
 #: The toy cohort again, with those who trained in the test list: patient 12 has the strips of a personal one.
