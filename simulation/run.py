@@ -252,22 +252,21 @@ def _write_pages(journey: Journey, folders: Sequence[Path]) -> dict[str, Path]:
     from server.summary import write_summary
 
     names = tuple(journey.folds)
-    pages = dict(current_workers().in_order(_write_report, [(folder, names) for folder in folders]))
+    pages = dict(_write_report(folder, names) for folder in folders)
     pages["summary"] = journey.out / "summary.html"
     write_summary([journey.out / "server" / name for name in journey.folds], pages["summary"])
     return pages
 
 
-def _write_report(job: tuple[Path, tuple[str, ...]]) -> tuple[str, Path]:
-    """Write the report of one site, perhaps in a worker process; return its name and the page."""
+def _write_report(folder: Path, names: tuple[str, ...]) -> tuple[str, Path]:
+    """Write the report of one site, its patients' pages in the workers; return its name and the page."""
     from client.database.session import open_database, sessions
     from client.report.build import build_report
 
-    folder, names = job
     site = load_site(folder, {})
     engine = open_database(site.database_url)
     try:
-        return site.name, build_report(site, sessions(engine), names)
+        return site.name, build_report(site, sessions(engine), names, workers=current_workers())
     finally:
         engine.dispose()
 
