@@ -1,4 +1,4 @@
-"""The harness that starts real processes, and one deployment that several tests look at."""
+"""The harness that starts real processes, and the deployment that ``test_whole.py`` looks at."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""A federation of three hospitals as it is run for real: what it leaves behind, and what it lets out."""
+"""A federation of three hospitals as it is run for real: what it computes, leaves behind, and lets out.
+
+The deployment is a real one: our own commands, the authority of ``pki init``, the front end, node keys, and
+at every site the executor, whose gate every message and every reply passes.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,8 @@ from typing import Any
 import pytest
 
 from common import protocol
+from common.checkpoint import load_checkpoint
+from common.generic import load_generic
 
 pytestmark = pytest.mark.deployment
 
@@ -37,6 +43,36 @@ def test_the_run_ends_with_its_true_status_and_says_so(whole: Any) -> None:
     shown = json.loads(whole.deployment.server("status", str(whole.deployment.home), "--json").output)
     assert shown["sites"] == dict.fromkeys(sorted(whole.deployment.sites), True)
     assert ("main", "finished:completed") in [(run["name"], run["status"]) for run in shown["runs"]]
+
+
+# --- the same two apps over TLS between processes, and in one process: same weights, bit for bit -----------
+
+
+def test_weights_over_tls_are_those_of_one_process(whole: Any) -> None:
+    over_tls = whole.deployment.out()
+    for kind in ("best", "last"):
+        one, _ = load_checkpoint(whole.one / f"{kind}.safetensors")
+        two, _ = load_checkpoint(over_tls / f"{kind}.safetensors")
+        assert one.keys() == two.keys()
+        assert all(one[key].tobytes() == two[key].tobytes() for key in one)
+    digests = {load_generic(out / "best.safetensors").weights.digest() for out in (whole.one, over_tls)}
+    assert len(digests) == 1
+
+
+def test_evaluations_and_personal_sums_over_tls_are_those_of_one_process(whole: Any) -> None:
+    one = json.loads((whole.one / "server.json").read_text())
+    story = whole.ended.story
+    assert story["evaluations"] == one["evaluations"]
+    assert untimed(story["personalize"]) == untimed(one["personalize"])
+    assert set(story["personalize"]) == set(whole.deployment.sites)
+
+
+def untimed(personalize: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return each site's sums without how long it took."""
+    return {name: {k: v for k, v in sums.items() if k != "seconds"} for name, sums in personalize.items()}
+
+
+# --- what it leaves behind, and what it lets out -----------------------------------------------------------
 
 
 def test_every_ledger_verifies_and_agrees_with_what_the_coordinator_holds(whole: Any) -> None:
