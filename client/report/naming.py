@@ -67,6 +67,13 @@ class Naming:
         sign, minutes = ("−", -minutes) if minutes < 0 else ("", minutes)
         return f"{sign}day {minutes // 1440}, {minutes % 1440 // 60:02d}:{minutes % 60:02d}"
 
+    def origin(self, first: datetime) -> datetime:
+        """Return the time from which an axis counts: the midnight before the first, or the first itself.
+
+        A midnight on a pseudonymous page would tell the hour of the day.
+        """
+        return first if self.pseudonymous else first.replace(hour=0, minute=0, second=0, microsecond=0)
+
     def age(self, years: float | None) -> str | None:
         """Write an age: in years, or as a decade."""
         if years is None:

@@ -232,7 +232,9 @@ def _any_time(story: Story) -> bool:
 def _timeline(draw: Drawing, story: Story, settings: Settings, naming: Naming, name: str) -> Figure:
     task, label = settings.words, settings.label
     limits = (label.negative_to, label.positive_above) if task.quantity else ()
-    canvas = timeline.timeline(story, task, limits, lambda time: naming.moment(time, story.first))
+    canvas = timeline.timeline(
+        story, task, limits, lambda time: naming.moment(time, story.first), naming.origin(story.first)
+    )
     tested = sum(strip.use == "test" for strip in story.strips)
     above = (
         f"Above: {task.quantity} of each draw (small dots: without an accepted strip), up to a day "
@@ -247,8 +249,8 @@ def _timeline(draw: Drawing, story: Story, settings: Settings, naming: Naming, n
         f"Strips over time. {above}Below: the share of each strip’s beats that is called positive, by the "
         "generic model (hollow) and by the model selected at that time (filled); above the dotted line the "
         "strip is called positive. Numbers: the personalization round from which on a strip is trained on; "
-        "its votes are from before. Grey: the time of the test strips; hatched: the gap before it. Stretches "
-        "without a measurement are drawn short, with their length.",
+        "its votes are from before. Grey: the time of the test strips; hatched: from the last "
+        "strip trained on to the first test strip. Stretches without a measurement are drawn short, with their length.",
     )
 
 

@@ -66,16 +66,15 @@ class TimeAxis:
         """Return where a time is drawn; between two known times in proportion."""
         return float(np.interp((time - self.first) / timedelta(hours=1), self.hours, self.places))
 
-    def ticks(self) -> list[datetime]:
-        """Return evenly spaced times to label, none inside a gap that was taken out."""
+    def ticks(self, origin: datetime) -> list[datetime]:
+        """Return times to label, whole steps from ``origin``, none inside a gap that was taken out."""
         width = float(self.places[-1]) or 1.0
         step = next((step for step in STEPS_H if width / step <= MOST_TICKS), STEPS_H[-1])
-        start = self.first.replace(hour=0, minute=0, second=0, microsecond=0)
-        offset = (start - self.first) / timedelta(hours=1)
+        offset = (origin - self.first) / timedelta(hours=1)
         inside = []
         for begin, end in self._pieces():
             n = np.arange(np.ceil((begin - offset) / step - 1e-9), np.floor((end - offset) / step + 1e-9) + 1)
-            inside += [start + timedelta(hours=float(k * step)) for k in n]
+            inside += [origin + timedelta(hours=float(k * step)) for k in n]
             if not len(n):  # a short visit between two gaps has a label too
                 inside.append(self.first + timedelta(hours=float(begin)))
         return _thinned(inside, self.place, width / MOST_TICKS)
@@ -95,7 +94,13 @@ def _thinned(times: Sequence[datetime], place: Callable[[datetime], float], apar
     return kept
 
 
-def timeline(story: Story, task: Task, limits: Sequence[float], moment: Callable[[datetime], str]) -> Canvas:
+def timeline(
+    story: Story,
+    task: Task,
+    limits: Sequence[float],
+    moment: Callable[[datetime], str],
+    origin: datetime,
+) -> Canvas:
     """Draw a patient's strips over time.
 
     Parameters
@@ -104,6 +109,7 @@ def timeline(story: Story, task: Task, limits: Sequence[float], moment: Callable
     task : for its words.
     limits : values at which a label begins or ends, drawn as lines; empty without a measured quantity.
     moment : writes a time as the page does.
+    origin : labelled times are whole hours or days from it, such as a midnight.
     """
     reach = (story.strips[0].start - AROUND, story.strips[-1].end + AROUND)
     draws = [draw for draw in story.draws if draw.value is not None and reach[0] <= draw.when <= reach[1]]
@@ -121,7 +127,7 @@ def timeline(story: Story, task: Task, limits: Sequence[float], moment: Callable
         panels.insert(0, upper)
     _votes(lower, story, task, axis)
     end = float(axis.places[-1]) or 1.0
-    ticks = axis.ticks()
+    ticks = axis.ticks(origin)
     for axes in panels:
         axes.set_xlim(-0.02 * end, 1.02 * end)
         _periods(axes, story, axis)

@@ -34,7 +34,7 @@ def test_a_long_gap_is_drawn_short_with_its_length() -> None:
 )
 def test_ticks_are_few_apart_and_never_inside_a_gap_that_was_taken_out(hours: tuple[float, ...]) -> None:
     axis = TimeAxis.of(at(*hours))
-    ticks = axis.ticks()
+    ticks = axis.ticks(START)
     assert 1 <= len(ticks) <= 2 * MOST_TICKS
     places = np.array([axis.place(tick) for tick in ticks])
     assert (np.diff(places) > 0).all()
