@@ -250,7 +250,8 @@ def _timeline(draw: Drawing, story: Story, settings: Settings, naming: Naming, n
         "generic model (hollow) and by the model selected at that time (filled); above the dotted line the "
         "strip is called positive. Numbers: the personalization round from which on a strip is trained on; "
         "its votes are from before. Grey: the time of the test strips; hatched: from the last "
-        "strip trained on to the first test strip. Stretches without a measurement are drawn short, with their length.",
+        "strip trained on to the first test strip. Stretches without a measurement are drawn short, with "
+        "their length.",
     )
 
 
