@@ -13,6 +13,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,10 @@ CONTEXT = 40
 PIECE = 1 << 24
 DAY_S = 86_400
 SECONDS = re.compile(rb"(?<![0-9a-fA-F.])([0-9]{9,11}|[0-9]{12,14})(?![0-9a-fA-F])")
+#: Bytes of a packed instant that stay the same for days on end: they are looked for first, then the rest.
+SAME = {"<q": slice(3, 7), ">q": slice(1, 5), "<d": slice(5, 8), ">d": slice(0, 3)}
+#: First digits of seconds since 1970 that stay the same for a day; zeros may stand before them.
+LEADING, LONGEST = 4, 14
 _MONTHS = "(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
 #: A day of the marked years, as people and programs write it, in lower case.
 DATES = (
@@ -40,6 +45,10 @@ DATES = (
     r"|(?:YEAR), [0-9]{1,2}, [0-9]{1,2}"
     rf"|[0-3]?[0-9][-. ]{{1,2}}{_MONTHS}[-., ]{{1,2}}(?:YEAR)|{_MONTHS}[-. ]{{1,2}}[0-3]?[0-9],? (?:YEAR)"
 )
+
+
+#: No date with its year is longer.
+DATE_REACH = 64
 
 
 @dataclass(frozen=True)
@@ -58,11 +67,18 @@ class Markers:
     def __post_init__(self) -> None:
         texts = {spelling for text in self.texts for spelling in _spellings(text)}
         instants = {int(date.replace(tzinfo=UTC).timestamp()) for date in self.dates}
-        packed = {struct.pack(form, one) for one in instants for form in ("<q", ">q", "<d", ">d")}
+        packed: dict[tuple[int, bytes], set[bytes]] = {}
+        for one, (form, same) in product(instants, SAME.items()):
+            whole = struct.pack(form, one)
+            packed.setdefault((same.start, whole[same]), set()).add(whole)
+        days = {instant // DAY_S for instant in instants}
+        ends = (str(second) for day in days for second in (day * DAY_S, (day + 1) * DAY_S - 1))
         years = "|".join(sorted({f"{date.year:04d}" for date in self.dates}))
         object.__setattr__(self, "_texts", sorted(texts))
-        object.__setattr__(self, "_packed", sorted(packed))
-        object.__setattr__(self, "_days", {instant // DAY_S for instant in instants})
+        object.__setattr__(self, "_packed", packed)
+        object.__setattr__(self, "_days", days)
+        object.__setattr__(self, "_leading", {end[:LEADING].encode() for end in ends})
+        object.__setattr__(self, "_years", {year.encode() for year in years.split("|")})
         object.__setattr__(
             self, "_dates", re.compile(DATES.replace("YEAR", years).encode()) if years else None
         )
@@ -79,12 +95,18 @@ class Markers:
         found = {at for text in known._texts for at in _all(small, text)}
         if not self.dates:
             return found
-        found |= {at for packed in known._packed for at in _all(raw, packed)}
-        found |= {hit.start() for hit in known._dates.finditer(small)}
-        for hit in SECONDS.finditer(raw):
-            seconds = int(hit[1]) // (1000 if len(hit[1]) > 11 else 1)
-            if seconds // DAY_S in known._days:
-                found.add(hit.start())
+        for (offset, part), whole in known._packed.items():
+            begins = (at - offset for at in _all(raw, part) if at >= offset)
+            found |= {begin for begin in begins if raw[begin : begin + 8] in whole}
+        for at in (at for year in known._years for at in _all(small, year)):
+            near = known._dates.finditer(small, max(0, at - DATE_REACH), at + DATE_REACH)
+            found |= {hit.start() for hit in near if hit.start() <= at < hit.end()}
+        for at in (at for leading in known._leading for at in _all(raw, leading)):
+            begin = len(raw[max(0, at - LONGEST) : at].rstrip(b"0")) + max(0, at - LONGEST)
+            if hit := SECONDS.match(raw, begin):
+                seconds = int(hit[1]) // (1000 if len(hit[1]) > 11 else 1)
+                if seconds // DAY_S in known._days:
+                    found.add(begin)
         return found
 
     def in_files(self, places: Iterable[Path]) -> list[str]:
