@@ -21,7 +21,7 @@ app = typer.Typer(
 
 Out = Annotated[Path, typer.Option(help="Folder of the run; started again, a run goes on where it stopped")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of every random stream")]
-Workers = Annotated[int, typer.Option(min=1, help="Sites computed at once; never changes a result")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes; never changes a result")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a setting, e.g. federation.rounds=30"),
@@ -30,7 +30,7 @@ Overrides = Annotated[
 
 @app.command()
 def demo(out: Out = Path("runs/demo"), seed: Seed = 7, workers: Workers = 2) -> None:
-    """Three small synthetic hospitals, one federation, a report at every site. About three minutes."""
+    """Three small synthetic hospitals, one federation, a report at every site. A few minutes on two cores."""
     from simulation.closing import closing_text
     from simulation.plans import synthetic_journey
     from simulation.run import run_journey
