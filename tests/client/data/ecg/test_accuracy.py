@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,13 +107,28 @@ def test_a_lead_put_on_upside_down_is_as_good(real_data: Path, benchmark: Module
     assert inverted.predictivity == pytest.approx(upright.predictivity, abs=0.003)
 
 
+@pytest.fixture(scope="module")
+def rhythm() -> ModuleType:
+    return load("rhythm")
+
+
+@pytest.fixture(scope="module")
+def of_mitdb(real_data: Path, rhythm: ModuleType) -> Any:
+    """Return strips and windows of MIT-BIH as the decision of ingest calls them."""
+    return rhythm.measure(real_data / "mitdb", "MLII")
+
+
 def test_fibrillation_is_told_apart(
-    real_data: Path, capsys: pytest.CaptureFixture[str], record_property: Callable[[str, object], None]
+    real_data: Path,
+    rhythm: ModuleType,
+    of_mitdb: Any,
+    capsys: pytest.CaptureFixture[str],
+    record_property: Callable[[str, object], None],
 ) -> None:
     """The decision of ingest itself: MIT-BIH without the paced records, and another device."""
-    rhythm = load("rhythm")
-    for folder, lead, least in (("mitdb", "MLII", (15, 250)), ("cpsc2021", "II", (8, 1))):
-        strips, windows = rhythm.measure(real_data / folder, lead)
+    measured = {"mitdb": of_mitdb, "cpsc2021": rhythm.measure(real_data / "cpsc2021", "II")}
+    for folder, least in (("mitdb", (15, 250)), ("cpsc2021", (8, 1))):
+        strips, windows = measured[folder]
         with capsys.disabled():
             print("\n" + rhythm.table(strips, windows, folder))
         windows = [a for a in windows if a.record not in rhythm.PACED]
@@ -129,9 +145,9 @@ def test_fibrillation_is_told_apart(
             assert not called or np.mean(called) > 0.9
 
 
-def test_false_alarms_of_fibrillation_have_many_ectopic_beats(real_data: Path) -> None:
+def test_false_alarms_of_fibrillation_have_many_ectopic_beats(of_mitdb: Any) -> None:
     """What is wrongly taken for fibrillation would not give complete cycles either."""
-    _, windows = load("rhythm").measure(real_data / "mitdb", "MLII")
+    _, windows = of_mitdb
     wrong = [a for a in windows if a.kind == "other rhythm" and a.called]
     assert 0 < len(wrong) < 16
     assert min(a.ectopic_share for a in wrong) > 0.25
