@@ -60,11 +60,15 @@ def small_sim() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def small_run(small_sim: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
+def small_run(small_sim: ModuleType, made_once: Callable[..., Path]) -> SmallRun:
     """Run two small hospitals from files to reports, one site after the other. Read it, never write to it."""
-    out = tmp_path_factory.mktemp("small") / "run"
-    with mock.patch("simulation.plans.SIZES", {"quick": small_sim.SIZES}):
-        return SmallRun(out, run_journey(small_sim.small_journey(out)))
+
+    def run(folder: Path) -> None:
+        with mock.patch("simulation.plans.SIZES", {"quick": small_sim.SIZES}):
+            run_journey(small_sim.small_journey(folder / "run"))
+
+    out = made_once("small", run) / "run"
+    return SmallRun(out, RunSummary.model_validate_json((out / "summary.json").read_text()))
 
 
 @pytest.fixture

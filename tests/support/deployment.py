@@ -343,7 +343,12 @@ class Deployment:
 
     def freeze(self, name: str, run: str) -> None:
         """Freeze a site's cohort for the runs of another name."""
-        self.site("cohort", str(self.sites[name].folder), "--name", run)
+        from client.data.cohort import freeze_cohort
+        from client.database.session import open_database, sessions
+
+        engine = open_database(self.sites[name].database_url)
+        freeze_cohort(self.sites[name], sessions(engine), name=run)
+        engine.dispose()
 
     def close(self) -> None:
         """End everything that was started."""
