@@ -43,6 +43,12 @@ def site(hospital: Path, tmp_path: Path, small_sim: Any, command: Callable[..., 
     return folder
 
 
+@pytest.fixture
+def ingest(command: Callable[..., Any]) -> Callable[[Path], Any]:
+    """Return the command that reads a site's files, in this process alone: others need seconds to come up."""
+    return lambda site: command("fedkalemia-site", "ingest", site, "--workers", 1)
+
+
 def make_site(
     command: Callable[..., Any], small_sim: Any, folder: Path, data: Path, *more: str, kind: str = "mimic3"
 ) -> None:
@@ -87,14 +93,16 @@ def leftovers(folder: Path) -> list[Path]:
 # --- files ------------------------------------------------------------------------------------------------
 
 
-def test_a_missing_data_root_is_named_and_found_once_it_is_there(command, small_sim, hospital, tmp_path):
+def test_a_missing_data_root_is_named_and_found_once_it_is_there(
+    command, ingest, small_sim, hospital, tmp_path
+):
     moved = hospital.rename(tmp_path / "elsewhere")
     make_site(command, small_sim, tmp_path / "site", hospital)
-    said = command("fedkalemia-site", "ingest", tmp_path / "site").sentence()
+    said = ingest(tmp_path / "site").sentence()
     missing = f"the data root {hospital} does not exist; set source.folder in {tmp_path}/site/site.toml"
     assert said == f"{missing} [missing-folder]"
     moved.rename(hospital)
-    assert command("fedkalemia-site", "ingest", tmp_path / "site").code == 0
+    assert ingest(tmp_path / "site").code == 0
 
 
 def test_a_missing_folder_of_recordings_is_named_and_no_run_is_begun(command, tmp_path):
@@ -114,7 +122,7 @@ def test_recordings_without_the_lead_are_refused_before_anything_is_written(comm
 
 
 @pytest.mark.parametrize("garbage", [b"", b"\x00\xff garbage \x80" * 20, b"106 two 360 650000\n"])
-def test_an_unreadable_header_of_a_recording_is_named(command, small_sim, tmp_path, garbage):
+def test_an_unreadable_header_of_a_recording_is_named(command, ingest, small_sim, tmp_path, garbage):
     data = tmp_path / "data"
     data.mkdir()
     (data / "106.hea").write_bytes(garbage)
@@ -126,19 +134,19 @@ def test_an_unreadable_header_of_a_recording_is_named(command, small_sim, tmp_pa
     assert "copy it again" in said
     assert not (tmp_path / "run").exists()
     make_site(command, small_sim, tmp_path / "site", data, kind="mitbih")
-    said = command("fedkalemia-site", "ingest", tmp_path / "site").sentence()
+    said = ingest(tmp_path / "site").sentence()
     assert "record 106" in said
     assert "copy it again" in said
     assert count(tmp_path / "site", "patients") == 0
 
 
 def test_unreadable_waveform_headers_of_a_hospital_cost_their_records_and_are_counted(
-    command, site, hospital, small_sim
+    ingest, site, hospital, small_sim
 ):
     headers = sorted((hospital / "waveforms").rglob("p*-*-*-*-*-*.hea"))
     masters = [path for path in headers if not path.name.endswith("n.hea")]
     masters[0].write_bytes(b"\x00\xff garbage")
-    ended = command("fedkalemia-site", "ingest", site)
+    ended = ingest(site)
     assert ended.code == 0
     assert "missing or damaged waveform files: 0 of segments, 1 of records" in ended.out
     assert f"{small_sim.SIZES.patients} patients" in ended.out
@@ -152,17 +160,17 @@ def test_unreadable_waveform_headers_of_a_hospital_cost_their_records_and_are_co
     ],
 )
 def test_a_lab_table_without_potassium_is_named_and_read_once_it_is_whole(
-    command, site, hospital, small_sim, table, says
+    ingest, site, hospital, small_sim, table, says
 ):
     whole = (hospital / "clinical" / f"{table}.csv.gz").read_bytes()
     edit_table(hospital, table, no_potassium)
-    said = command("fedkalemia-site", "ingest", site).sentence()
+    said = ingest(site).sentence()
     assert says in said
     assert f"{table}.csv.gz" in said
     assert "check that" in said
     assert count(site, "patients") == 0
     (hospital / "clinical" / f"{table}.csv.gz").write_bytes(whole)
-    assert command("fedkalemia-site", "ingest", site).code == 0
+    assert ingest(site).code == 0
     assert count(site, "patients") == small_sim.SIZES.patients
 
 
@@ -175,10 +183,10 @@ def test_a_cohort_before_ingest_says_what_to_run(command, site):
     assert "run 'fedkalemia-site ingest SITE' first" in said
 
 
-def test_an_empty_cohort_says_where_the_strips_went(command, site, hospital):
+def test_an_empty_cohort_says_where_the_strips_went(command, ingest, site, hospital):
     for signal_file in (hospital / "waveforms").rglob("*.dat"):
         signal_file.unlink()
-    assert command("fedkalemia-site", "ingest", site).code == 0
+    assert ingest(site).code == 0
     said = command("fedkalemia-site", "cohort", site).sentence()
     assert said.startswith("cohort 'main' at site 'north' is empty: no patient has an accepted strip;")
     assert "strips left out: " in said
@@ -186,9 +194,9 @@ def test_an_empty_cohort_says_where_the_strips_went(command, site, hospital):
     assert count(site, "cohort_members") == 0
 
 
-def test_a_site_with_one_label_says_which_is_missing_and_why(command, site, hospital):
+def test_a_site_with_one_label_says_which_is_missing_and_why(command, ingest, site, hospital):
     edit_table(hospital, "LABEVENTS", all_normal)
-    assert command("fedkalemia-site", "ingest", site).code == 0
+    assert ingest(site).code == 0
     said = command("fedkalemia-site", "cohort", site).sentence()
     assert said.startswith("cohort 'main' at site 'north' has one label only: 0 positive and ")
     assert "positive strips left out:" in said
@@ -254,7 +262,7 @@ def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
 
 
 def test_a_disk_that_fills_up_ends_an_ingest_that_goes_on_when_there_is_room(
-    process, command, small_sim, small_disk, hospital, small_run
+    process, ingest, command, small_sim, small_disk, hospital, small_run
 ):
     site = small_disk.folder / "site"
     make_site(command, small_sim, site, hospital, "--set", f"seed={small_sim.SEED}", "--preset", "quick")
@@ -266,7 +274,7 @@ def test_a_disk_that_fills_up_ends_an_ingest_that_goes_on_when_there_is_room(
     done = count(site, "patients")
     assert 0 < done < small_sim.SIZES.patients
     small_disk.make_room()
-    ended = command("fedkalemia-site", "ingest", site)
+    ended = ingest(site)
     assert (ended.code, ended.err) == (0, "")
     whole = small_run.out / "sites" / "north" / "beats" / "beats.f32"
     assert (site / "beats" / "beats.f32").read_bytes() == whole.read_bytes()

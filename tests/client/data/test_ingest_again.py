@@ -83,13 +83,13 @@ def test_the_number_of_workers_changes_no_row_and_no_byte(hospital: Any, make_si
     hospital.patient(30)
     hospital.draw(30, T0, 4.0)  # nothing was recorded
     hospital.write()
-    sites = [make_site(hospital.root, name=f"with-{n}", **SHORT) for n in (1, 2, 3)]
+    sites = [make_site(hospital.root, name=f"with-{n}", **SHORT) for n in (1, 3)]
     found = []
-    for workers, site in zip((1, 2, 3), sites, strict=True):
+    for workers, site in zip((1, 3), sites, strict=True):
         factory = fresh(site)
         ingest(site, factory, workers=workers)
         found.append(content(factory, site))
-    assert found[0] == found[1] == found[2]
+    assert found[0] == found[1]
     assert len(found[0][1]) > 100_000
 
 
@@ -270,7 +270,14 @@ def test_the_summary_for_machines_says_the_same(hospital: Any, make_site: MakeSi
     hospital.write()
     site = make_site(hospital.root, **SHORT)
     (site.folder / "site.toml").write_text(TOML.format(folder=json.dumps(str(hospital.root))))
-    command = [Path(sys.executable).with_name("fedkalemia-site"), "ingest", site.folder, "--json"]
+    command = [
+        Path(sys.executable).with_name("fedkalemia-site"),
+        "ingest",
+        site.folder,
+        "--json",
+        "--workers",
+        "1",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     told = json.loads(done.stdout)
     assert told == json.loads((site.folder / "ingest.json").read_text())
