@@ -209,31 +209,32 @@ def mean_beats(views: Sequence[BeatView], names: Mapping[str, str]) -> Canvas:
         axes.tick_params(labelbottom=False)
         if index == 0:
             axes.legend(loc="upper right", frameon=False, fontsize=9, handlelength=2.6)
-        for row, (stage, label) in enumerate(rows):
-            bottom = below_in + row_in * (len(rows) - 1 - row)
-            strip = canvas.add_axes((left, bottom / height, width - 0.04, 0.8 * row_in / height))
-            _attention(strip, view.attention[stage][label], time, label)
-            if index == 0:
-                title = f"{names[label]}, {stage}"
-                strip.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=8, color=INK)
-            last = row == len(rows) - 1
-            strip.tick_params(labelbottom=last, length=3 if last else 0, labelsize=8.5, colors=INK)
-            if last:
-                strip.set_xlabel("time from the R peak, ms", fontsize=9, color=INK)
+        below = canvas.add_axes((left, below_in / height, width - 0.04, row_in * len(rows) / height))
+        _attention(below, [(view.attention[stage][label], label) for stage, label in rows], time)
+        titles = [f"{names[label]}, {stage}" for stage, label in rows] if index == 0 else [""] * len(rows)
+        below.set_yticks([len(rows) - row - 0.6 for row in range(len(rows))], titles, fontsize=8)
+        below.set_xlabel("time from the R peak, ms", fontsize=9, color=INK)
     return canvas
 
 
-def _attention(axes: Axes, relevance: Floats, time: Floats, label: str) -> None:
-    axes.set_yticks([])
+def _attention(axes: Axes, rows: Sequence[tuple[Floats, str]], time: Floats) -> None:
+    """Draw rows of relevance below each other, one area each; one axes, because each costs time."""
     axes.set_xlim(time[0], time[-1])
-    axes.set_ylim(0, 1)
+    axes.set_ylim(0, len(rows))
+    axes.tick_params(labelsize=8.5, colors=INK)
+    axes.tick_params(axis="y", length=0)
     for spine in axes.spines.values():
         spine.set_color(GRID)
-    if not relevance.any():
-        axes.text(0.5, 0.5, "none", transform=axes.transAxes, ha="center", va="center", fontsize=8)
-        return
-    # One area instead of a heat map: dark where relevance is high would not print, height does.
-    axes.fill_between(time, 0, relevance, color=LABEL_MARKS[label].color, alpha=0.75, linewidth=0)
+    for row, (relevance, label) in enumerate(rows):
+        floor = len(rows) - 1 - row
+        axes.axhline(floor, color=GRID, linewidth=0.8)
+        if not relevance.any():
+            axes.text(0.5, (floor + 0.5) / len(rows), "none", transform=axes.transAxes, ha="center",
+                      va="center", fontsize=8)  # fmt: skip
+            continue
+        # An area instead of a heat map: dark where relevance is high would not print, height does.
+        color = LABEL_MARKS[label].color
+        axes.fill_between(time, floor, floor + 0.85 * relevance, color=color, alpha=0.75, linewidth=0)
 
 
 def embedding(panels: Sequence[tuple[str, Mapping[str, Floats]]], names: Mapping[str, str]) -> Canvas:
