@@ -242,24 +242,26 @@ def test_a_list_whose_key_and_node_do_not_belong_together_stops_a_run(
 
 
 @pytest.mark.deployment
+def refused(*words: object) -> str:
+    return support.refused("site", *words, run=support.here)
+
+
 def test_the_commands_add_list_and_remove(home: Coordinator, control: Control, tmp_path: Path) -> None:
     line = new_line()
     (tmp_path / "node.pub").write_text(f"{line} root@north\n")
-    assert "no site is registered" in support.server("site", "list", home.folder).stdout
-    done = support.server("site", "add", home.folder, "north", tmp_path / "node.pub")
+    assert "no site is registered" in support.here("site", "list", home.folder).stdout
+    done = support.here("site", "add", home.folder, "north", tmp_path / "node.pub")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("north: added, node ")
-    assert support.server("site", "add", home.folder, "north", line).stdout.startswith("north: known")
-    listed = support.server("site", "list", home.folder).stdout
+    assert support.here("site", "add", home.folder, "north", line).stdout.startswith("north: known")
+    listed = support.here("site", "list", home.folder).stdout
     assert fingerprint(line) in listed
     assert listed.startswith("north  node ")
-    assert "no site is called 'south'; registered are north" in support.refused(
-        "site", "remove", home.folder, "south"
-    )
-    assert support.server("site", "remove", home.folder, "north").returncode == 0
+    assert "no site is called 'south'; registered are north" in refused("remove", home.folder, "south")
+    assert support.here("site", "remove", home.folder, "north").returncode == 0
     assert active(control) == {}
     assert read_registry(home.registry) == {}
-    assert "was taken back" in support.refused("site", "add", home.folder, "north", line)
+    assert "was taken back" in refused("add", home.folder, "north", line)
 
 
 def test_bad_input_is_one_sentence_and_writes_nothing(tmp_path: Path) -> None:
@@ -278,8 +280,8 @@ def test_bad_input_is_one_sentence_and_writes_nothing(tmp_path: Path) -> None:
         ("../north", line, "is no site name"),
         ("north", line, "cannot be reached"),
     ):
-        assert sentence in support.refused("site", "add", home.folder, name, key)
-    assert "not a coordinator folder" in support.refused("site", "list", tmp_path)
+        assert sentence in refused("add", home.folder, name, key)
+    assert "not a coordinator folder" in refused("list", tmp_path)
     after = sorted(path for path in home.folder.rglob("*") if path.name != LOCK)
     assert after == before
 

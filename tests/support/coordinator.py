@@ -10,10 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from io import StringIO
 from pathlib import Path
+from unittest import mock
 
 from common.addresses import split_address
 from common.health import NoAnswerError, ask
+from common.logs import current_reporter, use_reporter
 from server.coordinator import Coordinator, make_coordinator
 from server.pki import init
 
@@ -29,9 +32,30 @@ def server(*words: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def refused(*words: object) -> str:
+def here(*words: object) -> subprocess.CompletedProcess[str]:
+    """Run ``fedkalemia-server`` in this process, as its entry point would; a new one begins slowly."""
+    from server.cli import main
+
+    out, errors, reporter = StringIO(), StringIO(), current_reporter()
+    arguments = [COMMAND.name, *map(str, words)]
+    try:
+        with (
+            mock.patch.object(sys, "argv", arguments),
+            mock.patch.dict(os.environ),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(errors),
+        ):
+            main()
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    finally:
+        use_reporter(reporter)
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), errors.getvalue())
+
+
+def refused(*words: object, run: Callable[..., subprocess.CompletedProcess[str]] = server) -> str:
     """Run ``fedkalemia-server``, which must fail with exit code 2 and one sentence; return that."""
-    done = server(*words)
+    done = run(*words)
     assert done.returncode == 2, f"{done.returncode}: {done.stdout}{done.stderr}"
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 1, done.stderr

@@ -296,7 +296,7 @@ def _write(gate: str, count: int) -> None:
 
 
 def test_two_processes_never_interleave(gate: Path) -> None:
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")  # with the imports done: all begin at once
     workers = [context.Process(target=_write, args=(str(gate), 30)) for _ in range(3)]
     for worker in workers:
         worker.start()
