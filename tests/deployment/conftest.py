@@ -48,7 +48,7 @@ class Whole:
     one: Path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def whole(harness: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
     """Run a federation of three marked sites with personalization over TLS, and the same in one process."""
     folder = tmp_path_factory.mktemp("whole")
