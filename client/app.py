@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -25,6 +26,7 @@ from common import protocol
 from common.errors import ConfigurationError, FedkalemiaError, TaskError
 from common.logs import LOGGER, site_log
 from common.protocol import RoundPlan, RunPlan
+from common.workers import shared_workers
 
 Handler = Callable[[Site, RecordDict], RecordDict]
 Plan = TypeVar("Plan", bound=RunPlan)
@@ -136,7 +138,10 @@ def personalize(site: Site, content: RecordDict) -> RecordDict:
     plan = _plan(site, content, RunPlan)
     from client.learning import rounds
 
-    return protocol.reply(rounds.personalize_site(site, protocol.read_weights(content), plan))
+    # Whoever runs several sites in one process has its own workers, which one site must not replace.
+    with shared_workers(site.gate.workers) if site.gate.workers > 1 else nullcontext():
+        metrics = rounds.personalize_site(site, protocol.read_weights(content), plan)
+    return protocol.reply(metrics)
 
 
 def _plan(site: Site, content: RecordDict, kind: type[Plan]) -> Plan:

@@ -25,6 +25,7 @@ from common.command import run_app
 from common.config import parse_overrides
 from common.errors import CohortError, ConfigurationError, ModelError
 from common.logs import say
+from common.workers import available_cores, shared_workers
 
 app = typer.Typer(
     help="One hospital: files to beats, cohort, personal models, report; what comes in and what leaves.",
@@ -162,6 +163,9 @@ def personalize(
     ] = None,
     name: RunName = "main",
     seed: Annotated[int | None, typer.Option(min=0, help="Seed; default: the site's setting")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Patients at a time; default: all cores")
+    ] = None,
 ) -> None:
     """Fit the generic model to each personal patient, test it and store everything."""
     import torch
@@ -173,7 +177,8 @@ def personalize(
     torch.set_num_threads(site.settings.threads)
     generic = load_generic(model or _last_generic(site, name))
     plan = generic.plan(name=name, seed=site.settings.seed if seed is None else seed, settings=site.settings)
-    personalize_site(site, generic.weights, plan)
+    with shared_workers(workers or available_cores()):
+        personalize_site(site, generic.weights, plan)
     say(f"{site.name}: patients: {_personalized(site, name)}\nnext: fedkalemia-site report {folder}")
 
 

@@ -13,9 +13,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from common.config import Section, Settings, make_settings, nearest, read_toml, validated
 from common.errors import ConfigurationError
@@ -52,6 +52,15 @@ class GateSettings(Section):
         (), description="pin: SHA-256 of each bundle this site has reviewed"
     )
     node_address: str = Field("127.0.0.1:9094", description="Runtime address of this site's node, host:port")
+    workers: int = Field(
+        1, ge=1, le=256, description="Processes that fit patients' models when a server asks; local code only"
+    )
+
+    @model_validator(mode="after")
+    def _one_process_for_bundles(self) -> Self:
+        if self.code == "pin" and self.workers > 1:
+            raise ValueError("workers above 1 needs code = 'local': other processes would not run the bundle")
+        return self
 
 
 @dataclass(frozen=True)

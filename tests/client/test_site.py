@@ -121,3 +121,16 @@ def test_a_secret_file_that_is_no_text_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "site.toml").write_text(own)
     with pytest.raises(ConfigurationError, match=r"url is not text; it holds one line"):
         load_site(tmp_path, {})
+
+
+def test_a_bundle_is_run_in_one_process(tmp_path: Path) -> None:
+    write_site_file(tmp_path, name="north", source={"folder": "data"}, settings={})
+    with (tmp_path / "site.toml").open("a") as file:
+        file.write('\n[gate]\ncode = "pin"\nworkers = 2\n')
+    with pytest.raises(ConfigurationError, match=r"section gate.*workers above 1 needs code = 'local'"):
+        load_site(tmp_path)
+
+
+def test_a_site_is_named_by_its_folder_or_its_file(tmp_path: Path) -> None:
+    path = write_site_file(tmp_path, name="north", source={"folder": "data"}, settings={})
+    assert load_site(path) == load_site(tmp_path)
