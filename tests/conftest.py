@@ -14,8 +14,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -25,12 +27,14 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from client.database.session import create_database, open_database, sessions
 from client.database.tables import Base
+from common.logs import current_reporter, use_reporter
 
 # A shell starts background jobs with Ctrl-C ignored, and children inherit that: the commands under test would
 # never see it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DATA_VARIABLE = "FEDKALEMIA_TEST_DATA"
+BIN = Path(sys.executable).parent
 NO_SKIPS_VARIABLE = "FEDKALEMIA_NO_SKIPS"
 POSTGRES_START_S = 60
 POSTGRES_STOP_S = 30
@@ -241,6 +245,75 @@ def postgres_user() -> Sequence[str] | None:
         return None
     change = ["--reuid=postgres", "--regid=postgres", "--init-groups", "--pdeathsig", "INT"]
     return None if setpriv is None else [setpriv, *change]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def sentence(self) -> str:
+        """Return what it said went wrong: one line, no traceback, exit code 2."""
+        assert self.code == 2, (self.code, self.err)
+        lines = self.err.splitlines()
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("error: "), self.err
+        return lines[0].removeprefix("error: ")
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Ending]]:
+    """Run a command in this process, as its entry point would, and tell how it ended.
+
+    A process of its own would import everything again, which takes seconds.
+    """
+    import client.cli
+    import server.cli
+    import simulation.cli
+
+    mains = {
+        "fedkalemia-site": client.cli.main,
+        "fedkalemia-server": server.cli.main,
+        "fedkalemia-sim": simulation.cli.main,
+    }
+    reporter = current_reporter()
+
+    def run(*words: object) -> Ending:
+        texts = [str(word) for word in words]
+        capsys.readouterr()
+        with (
+            mock.patch.object(sys, "argv", texts),
+            mock.patch.dict(os.environ),
+            pytest.raises(SystemExit) as ended,
+        ):
+            mains[texts[0]]()
+        said = capsys.readouterr()
+        return Ending(int(ended.value.code or 0), said.out, said.err)
+
+    yield run
+    use_reporter(reporter)
+
+
+@pytest.fixture
+def process() -> Callable[..., Ending]:
+    """Run a command in a process of its own and tell how it ended."""
+
+    def run(*words: object, **options: object) -> Ending:
+        texts = [str(word) for word in words]
+        done = subprocess.run(  # type: ignore[call-overload]
+            [str(BIN / texts[0]), *texts[1:]],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            **options,
+        )
+        return Ending(done.returncode, done.stdout, done.stderr)
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -61,11 +61,18 @@ def test_a_shadowing_package_on_the_path_is_refused_by_name(tmp_path):
         (("fedkalemia-sim", "run", "--sauce", "x"), "No such option"),
     ],
 )
-def test_what_a_person_can_act_on_is_one_sentence_and_exit_code_2(tmp_path, words, says):
-    shown = run(*(word.format(tmp=tmp_path) for word in words))
+def test_what_a_person_can_act_on_is_one_sentence_and_exit_code_2(command, tmp_path, words, says):
+    shown = command(*(word.format(tmp=tmp_path) for word in words))
+    assert shown.code == 2
+    assert says in shown.err.replace("\n", " ")
+    assert "Traceback" not in shown.err
+
+
+def test_a_process_of_its_own_ends_as_well(tmp_path):
+    shown = run("fedkalemia-site", "ingest", str(tmp_path))
     assert shown.returncode == 2
-    assert says in shown.stderr.replace("\n", " ")
-    assert "Traceback" not in shown.stderr
+    assert "has no site.toml" in shown.stderr
+    assert len(shown.stderr.splitlines()) == 1
 
 
 def test_ctrl_c_that_lands_in_a_finalizer_is_not_lost(tmp_path):
@@ -80,7 +87,7 @@ def test_ctrl_c_that_lands_in_a_finalizer_is_not_lost(tmp_path):
         "@app.command()\n"
         "def main():\n"
         "    Dropped()\n"
-        "    threading.Event().wait(20)\n"
+        "    threading.Event().wait(3)\n"
         "    print('went on')\n"
         "command.run_app(app)\n"
     )
@@ -111,10 +118,10 @@ def test_a_command_that_is_told_to_stop_says_so_in_one_line(tmp_path, number, co
     assert shown.stderr == "Stopped. Nothing is half-written; the same command goes on from here.\n"
 
 
-def test_names_that_leave_the_site_folder_are_refused(tmp_path):
+def test_names_that_leave_the_site_folder_are_refused(command, tmp_path):
     site = tmp_path / "site"
-    assert run("fedkalemia-site", "init", str(site), "--name", "a", "--data", str(tmp_path)).returncode == 0
-    shown = run("fedkalemia-site", "cohort", str(site), "--train", str(tmp_path / "nofile"))
-    assert shown.returncode == 2
-    assert "run 'fedkalemia-site ingest" in shown.stderr
-    assert run("fedkalemia-site", "cohort", str(site), "--name", "../../x").returncode == 2
+    assert command("fedkalemia-site", "init", site, "--name", "a", "--data", tmp_path).code == 0
+    shown = command("fedkalemia-site", "cohort", site, "--train", tmp_path / "nofile")
+    assert shown.code == 2
+    assert "run 'fedkalemia-site ingest" in shown.err
+    assert command("fedkalemia-site", "cohort", site, "--name", "../../x").code == 2

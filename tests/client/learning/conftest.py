@@ -147,7 +147,7 @@ def toy_site(tmp_path: Path) -> Iterator[ToySite]:
             "personalization": {
                 "freeze_through": "stage2",
                 "epochs": 2,
-                "rounds": 5,
+                "rounds": 3,
                 "protocols": ("prospective",),
                 "depth": "quick",
             },
