@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,19 +10,18 @@ from typing import Any
 import numpy as np
 
 from client.learning.explain import PatientExplanation
-from client.learning.guard import METHODS as CANDIDATES
-from client.report import timeline
+from client.report import patient_tables, timeline
 from client.report.cohort_tables import reason
 from client.report.comparison import FITTED, WORSE_BY
 from client.report.drawing import Drawing
 from client.report.evidence import APART, Personal
 from client.report.looking import attention_table
 from client.report.naming import Naming
-from client.report.story import Story, StripStory
+from client.report.story import Story
 from client.report.wording import outcome_text
 from common.config import Settings
 from common.intervals import wilson
-from common.page import BASELINES, FIGURES, METHODS, Figure, Key, Note, Table, headline
+from common.page import FIGURES, METHODS, Figure, Key, Note, headline
 from common.page.figure import figure
 from common.page.numbers import (
     MISSING,
@@ -33,15 +31,20 @@ from common.page.numbers import (
     figure_value,
     percent,
     plural,
-    share,
-    short_digest,
 )
 from common.task import Task
 
 TEMPLATE = Path(__file__).parent / "patient.html"
 #: Fewer test strips of a label and the page says so above all numbers.
 FEW_STRIPS = 5
-USES: Mapping[str, str] = {"test": "test", "gap": "shown, not counted", "unused": "not used"}
+#: Parts of the caption of the strips over time.
+MEASURED = "of each draw (small dots: without an accepted strip), up to a day around the strips."
+VOTED = (
+    "he share of each strip’s beats that is called positive, by the generic model (hollow) and by the model "
+    "selected at that time (filled); above the dotted line the strip is called positive. Numbers: the "
+    "personalization round from which on a strip is trained on; its votes are from before. Grey: the time of "
+    "the test strips; hatched: from the last strip trained on to the first test strip."
+)
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def page_content(
     one, story, task = subject.personal, subject.story, settings.words
     draw = Drawing(settings)
     name = naming.name(one.patient)
-    figures = {"timeline": _timeline(draw, story, settings, naming, name) if _any_time(story) else None}
+    figures = {"timeline": _timeline(draw, story, settings, naming, name) if _drawable(story, task) else None}
     figures["rounds"] = _rounds(draw, one, settings) if one.tested else None
     seen = subject.seen
     figures["beats"] = draw.beats(seen, name) if seen else None
@@ -97,12 +100,12 @@ def page_content(
         "facts": facts(story, settings, naming),
         "figures": figures,
         "tables": {
-            "strips": strips_table(story, task, naming),
-            "rounds": rounds_table(one),
-            "guard": guard_table(one, story),
-            "ways": ways_table(subject, settings),
+            "strips": patient_tables.strips_table(story, task, naming),
+            "rounds": patient_tables.rounds_table(one),
+            "guard": patient_tables.guard_table(one, story),
+            "ways": patient_tables.ways_table(one, subject.beside, settings),
             "attention": attention_table(seen, task) if seen else None,
-            "models": None if naming.pseudonymous else models_table(story),
+            "models": None if naming.pseudonymous else patient_tables.models_table(story),
         },
         "why": why(one, settings),
         "missing": subject.missing,
@@ -114,7 +117,7 @@ def page_content(
 def answer(one: Personal, settings: Settings) -> str:
     """Say in one sentence what became of the patient."""
     if not one.tested:
-        return f"There is no personal model: {outcome_text(one.outcome)}."
+        return f"No personal model: {outcome_text(one.outcome)}."
     selected, generic = one.score("selected", one.rounds), one.score("generic", one.rounds)
     right, before = (s.strips.tp + s.strips.tn if s else 0 for s in (selected, generic))
     tested = plural(sum(one.test), "test strip")
@@ -225,8 +228,10 @@ def facts(story: Story, settings: Settings, naming: Naming) -> list[tuple[str, s
     return out
 
 
-def _any_time(story: Story) -> bool:
-    return bool(story.strips)
+def _drawable(story: Story, task: Task) -> bool:
+    """Whether there is anything to draw over time."""
+    measured = task.quantity is not None and any(draw.value is not None for draw in story.draws)
+    return bool(story.strips) and (measured or story.voted)
 
 
 def _timeline(draw: Drawing, story: Story, settings: Settings, naming: Naming, name: str) -> Figure:
@@ -236,22 +241,18 @@ def _timeline(draw: Drawing, story: Story, settings: Settings, naming: Naming, n
         story, task, limits, lambda time: naming.moment(time, story.first), naming.origin(story.first)
     )
     tested = sum(strip.use == "test" for strip in story.strips)
-    above = (
-        f"Above: {task.quantity} of each draw (small dots: without an accepted strip), up to a day "
-        "before the first and after the last strip. "
-        if task.quantity else ""
-    )  # fmt: skip
+    parts = ["Strips over time."]
+    if task.quantity:
+        parts.append(("Above: " if story.voted else "") + f"{task.quantity} {MEASURED}")
+    if story.voted:
+        parts.append(("Below: t" if task.quantity else "T") + VOTED)
+    parts.append("Stretches without a measurement are drawn short, with their length.")
     return draw.page(
         canvas,
         "timeline",
         "Strips over time",
         f"{plural(len(story.strips), 'strip')} of patient {name}, {tested} of them test strips.",
-        f"Strips over time. {above}Below: the share of each strip’s beats that is called positive, by the "
-        "generic model (hollow) and by the model selected at that time (filled); above the dotted line the "
-        "strip is called positive. Numbers: the personalization round from which on a strip is trained on; "
-        "its votes are from before. Grey: the time of the test strips; hatched: from the last "
-        "strip trained on to the first test strip. Stretches without a measurement are drawn short, with "
-        "their length.",
+        " ".join(parts),
     )
 
 
@@ -285,93 +286,6 @@ def _rounds(draw: Drawing, one: Personal, settings: Settings) -> Figure:
     )
 
 
-def strips_table(story: Story, task: Task, naming: Naming) -> Table:
-    """Return one row per accepted strip: what it is, what it was used for, what was said about it."""
-    rows: list[list[str]] = []
-    marked: list[int] = []
-    for strip in story.strips:
-        if strip.right("selected") is False and strip.use == "test":
-            marked.append(len(rows))
-        rows.append(
-            [
-                naming.moment(strip.start, story.first).replace(" ", "\u00a0"),
-                *([decimal(strip.value, 1)] if task.quantity else []),
-                task.word(strip.label),
-                f"train, round {strip.pair}" if strip.pair else USES.get(strip.use, strip.use),
-                count(strip.n_beats),
-                decimal(strip.heart_rate_bpm, 0),
-                _vote(strip, "generic"),
-                _vote(strip, "selected"),
-                *([] if naming.pseudonymous else [_rows(strip)]),
-            ]
-        )
-    value = [f"{task.quantity[:1].upper()}{task.quantity[1:]}, {task.unit}"] if task.quantity else []
-    columns = 5 if task.quantity else 4
-    return Table(
-        caption="Every accepted strip in order of time. Votes: share of beats called positive, by the "
-        "generic model and by the model selected before the strip was trained on; "
-        "✗: the label says otherwise.",
-        head=("Start", *value, "Label", "Use", "Beats", "Heart rate", "Generic", "Selected",
-              *([] if naming.pseudonymous else ["Row of strips" + (" / draws" if task.quantity else "")])),
-        rows=rows,
-        text=(columns - 3, columns - 2),
-        marked=marked,
-        note="Shaded: test strips that the selected model calls wrong." if marked else "",
-        form="dense",
-        empty="No strip of this patient was accepted.",
-    )  # fmt: skip
-
-
-def _rows(strip: StripStory) -> str:
-    return f"{strip.strip}" + (f" / {strip.draw}" if strip.draw else "")
-
-
-def _vote(strip: StripStory, method: str) -> str:
-    vote = strip.votes.get(method)
-    if vote is None:
-        return MISSING
-    return percent(vote.share) + (f"{SPACE}✗" if strip.right(method) is False else "")
-
-
-def rounds_table(one: Personal) -> Table:
-    """Return how many test strips each method called right, by round."""
-    rows: list[list[str]] = []
-    for method in FITTED:
-        cells = [METHODS[method].title]
-        for round_ in range(one.rounds + 1):
-            score = one.score(method, round_)
-            counts = score.strips if score else None
-            cells.append(f"{counts.tp + counts.tn} of {counts.total}" if counts else MISSING)
-        rows.append(cells)
-    return Table(
-        caption="Test strips called right, by personalization round.",
-        head=("Method", *(f"Round {r}" for r in range(one.rounds + 1))),
-        rows=rows if one.tested else [],
-        form="narrow",
-        empty="No test strip: there are no results by round.",
-    )
-
-
-def guard_table(one: Personal, story: Story) -> Table:
-    """Return what the guard knew: the loss on each pair before it was trained on."""
-    pairs = max((len(losses) for losses in story.guard.values()), default=0)
-    rows: list[list[str]] = []
-    for method in CANDIDATES:
-        losses = story.guard.get(method)
-        if losses is None:
-            continue
-        own = METHODS[method].title + (" ← selected" if method == one.selected_method else "")
-        rows.append([own, *(decimal(loss, 3) for loss in losses), decimal(math.fsum(losses), 3)])
-    return Table(
-        caption="What the guard knew: log loss on each pair of training strips before it was trained on. "
-        "Lower is better; 0.693 is a coin.",
-        head=("Method", *(f"Pair {n + 2}" for n in range(pairs)), "Sum"),
-        rows=rows if pairs else [],
-        form="narrow",
-        empty="There was no pair to compare models on before training on it.",
-    )
-
-
 def why(one: Personal, settings: Settings) -> str:
     """Say by which rule the model was selected."""
     rules = settings.personalization
@@ -388,61 +302,6 @@ def why(one: Personal, settings: Settings) -> str:
             else " On the test strips another method was better (beat F1)."
         )
     return text
-
-
-def ways_table(subject: Subject, settings: Settings) -> Table:
-    """Return every way tried for this patient, on the same test strips, and under the paper's protocol."""
-    words, one = headline(settings.task), subject.personal
-    rows: list[list[str]] = []
-    strong: list[int] = []
-    parts = [("Prospective: later strips, after a gap", one, (*METHODS, *BASELINES))]
-    if subject.beside is not None and subject.beside.tested:
-        parts.append(("Paper: a random quarter of the strips", subject.beside, (*METHODS, "published")))
-    for title, found, methods in parts:
-        if not found.tested:
-            continue
-        strong.append(len(rows))
-        rows.append([f"{title} ({plural(sum(found.test), 'test strip')})", "", "", "", ""])
-        for method in methods:
-            score = found.score(method, found.rounds)
-            if score is None:
-                continue
-            name = METHODS.get(method) or BASELINES.get(method)
-            strips = score.strips
-            rows.append(
-                [
-                    f"  {name.title if name else 'Fine-tuned, published rate and batch'}",
-                    share(strips.tp + strips.tn, strips.total),
-                    f"{strips.tp} of {strips.tp + strips.fn}",
-                    f"{strips.tn} of {strips.tn + strips.fp}",
-                    decimal(score.figure("beat_auc"), 3),
-                ]
-            )
-    return Table(
-        caption=f"Every way that was tried for this patient, after the last round; {words.title} is the "
-        "figure the site’s report is judged by.",
-        head=("Way", "Strips called right", "Positive strips", "Negative strips", "Beat AUC"),
-        rows=rows,
-        strong=strong,
-        form="narrow",
-        empty="No way was tried.",
-    )
-
-
-def models_table(story: Story) -> Table:
-    """Return the personal models on the disk."""
-    return Table(
-        caption="Personal models of this patient: only what differs from the generic model is stored.",
-        head=("Method", "Round", "Row of models", "SHA-256", "File"),
-        rows=[
-            [METHODS[m.method].title if m.method in METHODS else m.method, f"{m.round}", f"{m.model}",
-             short_digest(m.sha256), m.path]
-            for m in story.models
-        ],
-        text=(3, 4),
-        form="dense",
-        empty="No personal model is stored for this patient.",
-    )  # fmt: skip
 
 
 def origin(one: Personal, story: Story, naming: Naming) -> list[tuple[str, str]]:

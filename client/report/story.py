@@ -133,6 +133,11 @@ class Story:
     guard: Mapping[str, Sequence[float]]
     models: Sequence[ModelFile]
 
+    @property
+    def voted(self) -> bool:
+        """Whether any model was asked about a strip."""
+        return any(strip.votes for strip in self.strips)
+
     def of(self, use: str) -> list[StripStory]:
         """Return the strips of one use."""
         return [strip for strip in self.strips if strip.use == use]

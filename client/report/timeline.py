@@ -105,7 +105,7 @@ def timeline(
 
     Parameters
     ----------
-    story : of the patient; at least one strip or draw.
+    story : of the patient; at least one strip, and a vote or a measured value.
     task : for its words.
     limits : values at which a label begins or ends, drawn as lines; empty without a measured quantity.
     moment : writes a time as the page does.
@@ -114,18 +114,21 @@ def timeline(
     reach = (story.strips[0].start - AROUND, story.strips[-1].end + AROUND)
     draws = [draw for draw in story.draws if draw.value is not None and reach[0] <= draw.when <= reach[1]]
     measured = task.quantity is not None and bool(draws)
-    heights = (2.0, 2.3) if measured else (2.3,)
+    heights = ([2.0] if measured else []) + ([2.3] if story.voted else [])
     total = sum(heights) + 1.15
     canvas = figure(WIDTH, total)
     axis = TimeAxis.of([draw.when for draw in draws] + [_middle(strip) for strip in story.strips])
-    lower = canvas.add_axes((0.085, 0.72 / total, 0.895, heights[-1] / total))
-    panels = [lower]
+    panels, top = [], total - 0.31
+    for height in heights:
+        panels.append(canvas.add_axes((0.085, (top - height) / total, 0.895, height / total)))
+        top -= height + 0.12
+    lower = panels[-1]
     if measured:
-        upper = canvas.add_axes((0.085, (0.84 + heights[-1]) / total, 0.895, heights[0] / total))
-        _values(upper, draws, {strip.draw for strip in story.strips}, limits, axis)
-        tidy(upper, y=f"{task.quantity}, {task.unit}")
-        panels.insert(0, upper)
-    _votes(lower, story, task, axis)
+        _values(panels[0], draws, {strip.draw for strip in story.strips}, limits, axis)
+        tidy(panels[0], y=f"{task.quantity}, {task.unit}")
+    if story.voted:
+        _votes(lower, story, axis)
+    _legend(lower, task, story)
     end = float(axis.places[-1]) or 1.0
     ticks = axis.ticks(origin)
     for axes in panels:
@@ -164,7 +167,7 @@ def _values(
         axes.axhline(limit, color=INK, linewidth=0.8, linestyle=":")
 
 
-def _votes(axes: Axes, story: Story, task: Task, axis: TimeAxis) -> None:
+def _votes(axes: Axes, story: Story, axis: TimeAxis) -> None:
     """Draw the votes: generic model hollow, what was selected filled, a line from one to the other."""
     for label, marks in LABEL_MARKS.items():
         own = [(strip.votes, axis.place(_middle(strip))) for strip in story.strips if strip.label == label]
@@ -184,7 +187,6 @@ def _votes(axes: Axes, story: Story, task: Task, axis: TimeAxis) -> None:
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1.0])
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     tidy(axes, y="vote: beats called positive")
-    _legend(axes, task, {strip.label for strip in story.strips})
 
 
 def _dots(
@@ -198,7 +200,8 @@ def _dots(
         )  # fmt: skip
 
 
-def _legend(axes: Axes, task: Task, labels: set[str]) -> None:
+def _legend(axes: Axes, task: Task, story: Story) -> None:
+    labels = {strip.label for strip in story.strips}
     handles: list[Any] = []
     names: Mapping[str, str] = {
         "positive": task.positive, "negative": task.negative, "gap": task.gap or "gap"
@@ -211,14 +214,15 @@ def _legend(axes: Axes, task: Task, labels: set[str]) -> None:
                 label=names[label],
             )  # fmt: skip
             handles.append(line)
-    for filled, name in ((False, "generic model"), (True, "selected model")):
+    for filled, name in ((False, "generic model"), (True, "selected model")) if story.voted else ():
         (line,) = axes.plot(
             [], [], linestyle="none", marker="s", markersize=5, markeredgecolor=PALE,
             markerfacecolor=PALE if filled else "white", label=f"{name} ({'filled' if filled else 'hollow'})",
         )  # fmt: skip
         handles.append(line)
+    below = -0.17 if story.voted else -0.2  # the letters have one size, the panels two
     axes.legend(
-        handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=5, frameon=False,
+        handles=handles, loc="upper center", bbox_to_anchor=(0.5, below), ncols=5, frameon=False,
         fontsize=8.5, handletextpad=0.3, columnspacing=1.4,
     )  # fmt: skip
 

@@ -238,7 +238,9 @@ def test_a_patient_without_test_strips_has_a_page_that_says_why(fabricated: Make
     pages = [path.read_text() for path in (folder / "patients").iterdir()]
     assert len(pages) == 2
     for page in pages:
-        assert "There is no personal model: too few strips once training and test" in plain(page)
+        assert "No personal model: too few strips once training and test" in plain(page)
+        assert len(re.findall("<figure>", page)) == 1  # what was measured, and nothing that was voted
+        assert "Generic</th>" not in page
         assert "What was measured" in page
         assert not re.search(r"\b(nan|inf|None)\b", plain(page))
 
