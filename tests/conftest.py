@@ -40,10 +40,26 @@ POSTGRES_START_S = 60
 POSTGRES_STOP_S = 30
 
 
+#: Files that take a minute or more, the longest first, and the folders with tests of many seconds.
+LONGEST = (
+    "deployment/test_whole.py",
+    "simulation/test_bad_input.py",
+    "simulation/test_journey.py",
+    "simulation/cohort/test_posterior_predictive.py",
+    "deployment",
+    "simulation",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the folders with tests of minutes come first: nobody begins one when the others are done."""
+    """Let the longest files come first: nobody begins one when the others are done."""
     tests = Path(__file__).parent
-    items.sort(key=lambda item: item.path.relative_to(tests).parts[0] not in {"simulation", "deployment"})
+
+    def place(item: pytest.Item) -> int:
+        path = item.path.relative_to(tests)
+        return next((n for n, long in enumerate(LONGEST) if path.is_relative_to(long)), len(LONGEST))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

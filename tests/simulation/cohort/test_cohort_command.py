@@ -68,7 +68,7 @@ def test_what_it_suggests_next_works(command, cohort, tmp_path):
     """Init and ingest of a written hospital, as the last lines of the command say."""
     words = ("init", tmp_path / "site", "--name", "north", "--data", cohort / "hospitals" / "north")
     assert command("fedkalemia-site", *words).code == 0
-    ended = command("fedkalemia-site", "ingest", tmp_path / "site")
+    ended = command("fedkalemia-site", "ingest", tmp_path / "site", "--workers", 1)
     assert ended.code == 0
     assert "3 patients" in ended.out
 
