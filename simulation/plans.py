@@ -18,7 +18,7 @@ from simulation.survey import Survey, survey_recordings
 
 #: Case-control, as in the source paper, with windows little longer than a strip: a demo is small and quick.
 _DEMO = CohortSizes(
-    patients=100,
+    patients=80,
     personal_patients=9,
     positive_share=0.55,
     most_draws=4,
