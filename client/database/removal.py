@@ -37,6 +37,8 @@ ERROR: Final = "error"
 PARAMETERS: Final = "[parameters:"
 #: Where a cohort run lists the strips a rule left out, and a review run what was said of each.
 LEFT_OUT, REVIEWED = "left_out", "strips"
+#: Where a report run notes its pages and what models look at, by patient; the pages go, and so do these.
+BY_PATIENT: Final = ("pages", "looked")
 #: What a review run says of a strip that is gone; its number may be another strip's by now.
 GONE: Final = "forgotten"
 #: Score histograms of a run, kept at the site whole: of few patients they would be theirs.
@@ -194,6 +196,8 @@ def _clean_runs(
             details[REVIEWED] = {
                 strip: GONE if strip in ids else reason for strip, reason in details[REVIEWED].items()
             }
+        if run.kind == "report":
+            details = {name: value for name, value in details.items() if name not in BY_PATIENT}
         error = str(details.get(ERROR, ""))
         if PARAMETERS in error or named.search(error):
             details[ERROR] = REMOVED

@@ -245,8 +245,10 @@ def test_every_name_a_site_counts_by_is_listed_and_no_other() -> None:
 
     for name in [*(f"flow.{reason}" for reason in Exclusion), "flow.labelled", "flow.accepted"]:
         assert allowed(name)
-    for outcome in Outcome:  # that of controls alone is not counted by the server
-        assert allowed(f"outcome.{outcome}") is (outcome is not Outcome.NOT_COMPUTABLE)
+    # Not counted by the server: that of controls alone, and that of nobody in the cohort.
+    untold = (Outcome.NOT_COMPUTABLE, Outcome.AFTER_COHORT)
+    for outcome in Outcome:
+        assert allowed(f"outcome.{outcome}") is (outcome not in untold)
     for group in GROUPS:
         assert all(allowed(f"cohort.{group}.{what}") for what in ("patients", *map(str, Label)))
     for name in ("flow.smith", "outcome.mrs_smith", "cohort.ward_nine.patients"):

@@ -15,8 +15,9 @@ from pydantic import ValidationError
 from client.learning.controls import with_permuted_days, with_two_stretches_of_days
 from client.learning.dataset import StripRef
 from client.learning.planning import PAPER, PROSPECTIVE, Outcome, plan_randomly
-from client.learning.protocols import DAYS, PERMUTED, not_run, plan_of, procedures
+from client.learning.protocols import DAYS, PERMUTED, plan_of, procedures
 from common.config import PersonalizationSettings
+from common.procedures import not_run
 from common.seeding import stream
 from common.task import Label
 

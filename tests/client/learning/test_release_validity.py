@@ -23,7 +23,6 @@ from client.learning.release import PatientFigures, Release
 from client.learning.release_validity import release_control, tellable
 from client.learning.rounds import personalize_site
 from common import procedures, protocol
-from common.config import make_settings
 from common.metrics import Moments
 from common.page.words import BASELINES, headline
 from common.page.words import METHODS as METHOD_WORDS
@@ -178,10 +177,3 @@ def test_names_are_those_of_the_site() -> None:
     assert tuple(f"control_{name}" for name in procedures.CONTROLS) == protocols.CONTROLS
     assert {*procedures.PAPER_METHODS} == {*METHOD_WORDS, protocols.PUBLISHED} - {"closed_form"}
     assert {name: headline(name).wire for name in TASKS} == procedures.HEADLINES
-
-
-@pytest.mark.parametrize("depth", ["quick", "full"])
-@pytest.mark.parametrize("names", [("prospective",), ("prospective", "paper")])
-def test_what_was_not_run_is_named_alike_on_both_sides(depth: str, names: tuple[str, ...]) -> None:
-    own = make_settings(overrides={"personalization": {"depth": depth, "protocols": names}}).personalization
-    assert set(procedures.not_run(own)) == set(protocols.not_run(own))
