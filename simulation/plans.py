@@ -19,7 +19,7 @@ from simulation.survey import Survey, survey_recordings
 #: Case-control, as in the source paper, with windows little longer than a strip: a demo is small and quick.
 _DEMO = CohortSizes(
     patients=80,
-    personal_patients=9,
+    personal_patients=8,
     positive_share=0.55,
     most_draws=4,
     window_hours=0.175,

@@ -300,7 +300,7 @@ def test_a_run_without_a_cohort_writes_its_own_hospitals_as_a_case_control_study
     planned = journey(tmp_path / "run")
     assert [spec.name for spec in planned.sites] == ["north", "harbor", "valley"]
     assert planned.prepare is not None
-    assert (SIZES["quick"].patients, SIZES["quick"].personal_patients) == (80, 9)
+    assert (SIZES["quick"].patients, SIZES["quick"].personal_patients) == (80, 8)
     assert (SIZES["standard"].patients, SIZES["standard"].personal_patients) == (512, 12)
     assert not (tmp_path / "run").exists()
 
