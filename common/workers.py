@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -37,6 +37,7 @@ class Workers:
 
     def __init__(self, pool: ProcessPoolExecutor | None, count: int) -> None:
         self._pool, self.count = pool, count
+        self._starting, self._started = threading.Lock(), False
 
     def in_order(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Apply a picklable function to every item; results in the order of the items.
@@ -56,7 +57,7 @@ class Workers:
         waiting: deque[Future[Result]] = deque()
         try:
             for item in items:
-                waiting.append(_submit(self._pool, function, item))
+                waiting.append(self._submit(function, item))
                 if len(waiting) > AHEAD * self.count:
                     yield _result(waiting.popleft())
             while waiting:
@@ -85,7 +86,7 @@ class Workers:
         waiting: set[Future[Result]] = set()
         try:
             for item in items:
-                waiting.add(_submit(self._pool, function, item))
+                waiting.add(self._submit(function, item))
                 if len(waiting) >= AHEAD * self.count + self.count:
                     done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                     yield from (future.result() for future in done)
@@ -96,6 +97,30 @@ class Workers:
             raise _broken() from None
         finally:
             _cancel(waiting)
+
+    def _submit(self, function: Callable[[Item], Result], item: Item) -> Future[Result]:
+        assert self._pool is not None
+        with self._starting:
+            if not self._started:
+                # A process that starts reads its orders from a pipe: whoever is interrupted while writing them
+                # leaves one that ends in a stack trace. This thread can be interrupted at any step, so another
+                # starts the processes; an end of the pool waits for it.
+                starter = threading.Thread(target=_start_processes, args=(self._pool,), daemon=True)
+                starter.start()
+                starter.join()
+                self._started = True
+        return self._pool.submit(_run, function, item)
+
+
+def _start_processes(pool: ProcessPoolExecutor) -> None:
+    """Start the processes of a pool, Ctrl-C blocked in each from its first instruction: see ``_start_worker``."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    with suppress(RuntimeError):  # shut down before it began
+        pool.submit(_run, _nothing, None)
+
+
+def _nothing(item: None) -> None:
+    """Do nothing: the first item starts every process of a pool."""
 
 
 def _result(future: Future[Result]) -> Result:
@@ -190,21 +215,6 @@ def _executor(workers: int) -> Iterator[ProcessPoolExecutor]:
         queue.put(None)
         listener.join(LISTEN_S)  # a worker that was killed may have taken the queue's lock with it
         queue.close()
-
-
-def _submit(pool: ProcessPoolExecutor, function: Callable[[Item], Result], item: Item) -> Future[Result]:
-    with _no_interrupt():  # workers start with the signal blocked: see _start_worker
-        return pool.submit(_run, function, item)
-
-
-@contextmanager
-def _no_interrupt() -> Iterator[None]:
-    """Hold back Ctrl-C for a moment; processes started meanwhile never see it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @dataclass

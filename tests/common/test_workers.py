@@ -1,10 +1,13 @@
 import ctypes
 import io
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -116,3 +119,35 @@ def test_a_thread_that_waits_can_be_stopped() -> None:
         thread.join(10 * SLOW_S)
         assert not thread.is_alive()
     assert len(ended) == 1
+
+
+INTERRUPTED_WHILE_STARTING = """
+import multiprocessing.util, os, signal, time
+from common.workers import worker_processes
+
+plain = multiprocessing.util.spawnv_passfds
+
+def interrupted(path, args, passfds):
+    pid = plain(path, args, passfds)
+    if b"--multiprocessing-fork" in map(os.fsencode, args):
+        os.kill(os.getpid(), signal.SIGINT)  # the process waits for its orders
+        time.sleep(0.3)
+    return pid
+
+if __name__ == "__main__":
+    multiprocessing.util.spawnv_passfds = interrupted
+    try:
+        with worker_processes(2) as pool:
+            list(pool.in_order(abs, [-1, 2, 3]))
+    except KeyboardInterrupt:
+        print("stopped")
+"""
+
+
+def test_ctrl_c_while_processes_start_leaves_no_stack_trace_of_theirs(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(INTERRUPTED_WHILE_STARTING)
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("stopped\n", "", 0)
