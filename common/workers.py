@@ -14,7 +14,15 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    CancelledError,
+    Future,
+    InvalidStateError,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -37,7 +45,6 @@ class Workers:
 
     def __init__(self, pool: ProcessPoolExecutor | None, count: int) -> None:
         self._pool, self.count = pool, count
-        self._starting, self._started = threading.Lock(), False
 
     def in_order(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Apply a picklable function to every item; results in the order of the items.
@@ -57,7 +64,7 @@ class Workers:
         waiting: deque[Future[Result]] = deque()
         try:
             for item in items:
-                waiting.append(self._submit(function, item))
+                waiting.append(self._pool.submit(_run, function, item))
                 if len(waiting) > AHEAD * self.count:
                     yield _result(waiting.popleft())
             while waiting:
@@ -86,7 +93,7 @@ class Workers:
         waiting: set[Future[Result]] = set()
         try:
             for item in items:
-                waiting.add(self._submit(function, item))
+                waiting.add(self._pool.submit(_run, function, item))
                 if len(waiting) >= AHEAD * self.count + self.count:
                     done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                     yield from (future.result() for future in done)
@@ -97,30 +104,6 @@ class Workers:
             raise _broken() from None
         finally:
             _cancel(waiting)
-
-    def _submit(self, function: Callable[[Item], Result], item: Item) -> Future[Result]:
-        assert self._pool is not None
-        with self._starting:
-            if not self._started:
-                # A process that starts reads its orders from a pipe: whoever is interrupted while writing them
-                # leaves one that ends in a stack trace. This thread can be interrupted at any step, so another
-                # starts the processes; an end of the pool waits for it.
-                starter = threading.Thread(target=_start_processes, args=(self._pool,), daemon=True)
-                starter.start()
-                starter.join()
-                self._started = True
-        return self._pool.submit(_run, function, item)
-
-
-def _start_processes(pool: ProcessPoolExecutor) -> None:
-    """Start the processes of a pool, Ctrl-C blocked in each from its first instruction: see ``_start_worker``."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    with suppress(RuntimeError):  # shut down before it began
-        pool.submit(_run, _nothing, None)
-
-
-def _nothing(item: None) -> None:
-    """Do nothing: the first item starts every process of a pool."""
 
 
 def _result(future: Future[Result]) -> Result:
@@ -202,7 +185,7 @@ def _executor(workers: int) -> Iterator[ProcessPoolExecutor]:
     queue = context.Queue()
     listener = threading.Thread(target=_relay, args=(queue,), daemon=True)
     listener.start()
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(queue,))
+    pool = _Pool(workers, mp_context=context, initializer=_start_worker, initargs=(queue,))
     try:
         yield pool
     except BaseException:
@@ -215,6 +198,39 @@ def _executor(workers: int) -> Iterator[ProcessPoolExecutor]:
         queue.put(None)
         listener.join(LISTEN_S)  # a worker that was killed may have taken the queue's lock with it
         queue.close()
+
+
+class _Pool(ProcessPoolExecutor):
+    """Processes that are started by a thread which nobody interrupts.
+
+    A process that starts reads its orders from a pipe: whoever is interrupted while writing them leaves one
+    that ends in a stack trace. Ctrl-C is blocked in each process from its first instruction on: see
+    ``_start_worker``. An end of the pool waits for a start that is under way.
+    """
+
+    def __init__(self, workers: int, **options: Any) -> None:
+        super().__init__(workers, **options)
+        self._starter = ThreadPoolExecutor(1, initializer=_block_interrupt)
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **named: Any) -> Future[Any]:
+        future = self._starter.submit(super().submit, function, *args, **named).result()
+        fail = future.set_exception
+
+        def fail_unless_given_up(error: BaseException | None) -> None:
+            # Python 3.11's pool ends in a stack trace if a process dies after its item was cancelled.
+            with suppress(InvalidStateError):
+                fail(error)
+
+        future.set_exception = fail_unless_given_up  # type: ignore[method-assign, assignment]
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait=wait, cancel_futures=cancel_futures)
+        self._starter.shutdown(wait=wait)
+
+
+def _block_interrupt() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 @dataclass

@@ -1,5 +1,6 @@
 import ctypes
 import io
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import FedkalemiaError
 from common.logs import PlainReporter, current_reporter, stage, use_reporter
 from common.workers import Workers, current_workers, shared_workers, worker_processes
 
@@ -119,6 +121,18 @@ def test_a_thread_that_waits_can_be_stopped() -> None:
         thread.join(10 * SLOW_S)
         assert not thread.is_alive()
     assert len(ended) == 1
+
+
+def test_a_process_that_dies_after_its_items_were_given_up_is_no_stack_trace(monkeypatch) -> None:
+    seen: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", seen.append)
+    with pytest.raises(FedkalemiaError, match="a worker process was ended"), worker_processes(2) as pool:
+        for _ in pool.in_order(slow, range(20)):
+            break  # the items that wait are cancelled, and the pool still holds them
+        for process in multiprocessing.active_children():
+            process.kill()
+        list(pool.in_order(slow, range(3)))
+    assert seen == []
 
 
 INTERRUPTED_WHILE_STARTING = """
