@@ -76,10 +76,14 @@ class PlainResNet1d(nn.Module):
 
     def forward(self, beats: Tensor) -> Tensor:
         """Map (B, 120) to logits (B,)."""
+        return self.head(self.embed(beats)).squeeze(1)
+
+    def embed(self, beats: Tensor) -> Tensor:
+        """Map (B, 120) to what the head sees, (B, features)."""
         hidden = self.pool(self.stem.conv(beats.unsqueeze(1)))
         for name in STAGES[1:]:
             hidden = self.get_submodule(name)(hidden)
-        return self.head(torch.relu(self.norm(hidden)).mean(2)).squeeze(1)
+        return torch.relu(self.norm(hidden)).mean(2)
 
 
 def train_step(model: nn.Module, beats: Tensor, labels: Tensor) -> None:

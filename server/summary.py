@@ -201,21 +201,14 @@ def _worse_off(told: Sequence[Told], words: FigureWords) -> list[Note]:
     silent = sum("worse-than-generic" not in one.answers[s] for one in told for s in sites & set(one.answers))
     if worse is None and not silent:
         return []
-    known = (
-        ""
-        if worse is None
-        else f"{plural(worse, 'patient')} lost more than 0.05 beat F1 against the generic one"
-    )
-    text = "Which ones is in the report of their site."
+    lost = "lost more than 0.05 beat F1 against the generic model"
+    where = "Which ones is in the report of their site."
     if silent:
-        hidden = f"{plural(silent, 'answer')} withheld the number, because few patients would be behind it"
-        return [
-            Note(
-                known + (", not counting all sites." if known else "Patients worse off."),
-                f"{hidden}: there are some. {text}",
-            )
-        ]
-    return [Note(f"{known}.", text if worse else "No site withheld this number.")]
+        text = f"{plural(silent, 'answer')} withheld the number, because few patients would be behind it"
+        text += "" if worse is None else f"; in the others it is {worse}"
+        return [Note(f"Some patients {lost}.", f"{text}. {where}")]
+    told_all = where if worse else "No site withheld this number."
+    return [Note(f"{plural(worse or 0, 'patient')} {lost}.", told_all)]
 
 
 def _losses(one: Told, before: int, several: bool) -> list[Figure]:

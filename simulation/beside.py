@@ -70,7 +70,8 @@ def _controls(
             auc = ", ".join(
                 f"{METHODS[method].title.lower()} {value(one)}" for method, one in found.beat_auc.items()
             )
-            verdict = "flagged" if found.flagged else "not flagged"
+            judged = any(one.low is not None for one in found.beat_auc.values())
+            verdict = "flagged" if found.flagged else "not flagged" if judged else "too few patients"
             text = (
                 f"{verdict}; gain {difference(found.gain.get(figure))}, beat AUC {auc} "
                 f"({found.patients} patients)"

@@ -31,7 +31,7 @@ def strips_table(story: Story, task: Task, naming: Naming) -> Table:
             marked.append(len(rows))
         rows.append(
             [
-                naming.moment(strip.start, story.first).replace(" ", "\u00a0"),
+                naming.moment(strip.start, story.first),
                 *([decimal(strip.value, 1)] if task.quantity else []),
                 task.word(strip.label),
                 f"train, round {strip.pair}" if strip.pair else USES.get(strip.use, strip.use),
@@ -52,7 +52,7 @@ def strips_table(story: Story, task: Task, naming: Naming) -> Table:
         text=(columns - 3, columns - 2),
         marked=marked,
         note="Shaded: test strips that the selected model calls wrong." if marked else "",
-        form="dense",
+        form="dense dated",
         empty="No strip of this patient was accepted.",
     )  # fmt: skip
 

@@ -60,6 +60,15 @@ class Control:
         """Whether labels without meaning were told apart: a lower 95 % bound above .5."""
         return any(one.interval is not None and one.interval.low > 0.5 for one in self.auc.values())
 
+    @property
+    def verdict(self) -> str:
+        """What the control says in a word or two; without any interval it says nothing."""
+        if not self.patients:
+            return "not computable"
+        if not any(one.interval for one in self.auc.values()):
+            return "too few patients"
+        return "flagged" if self.flagged else "not flagged"
+
 
 def controls_of(evidence: Evidence, result: Comparison, seed: int, site: str) -> list[Control]:
     """Summarize every control that was run."""
@@ -85,7 +94,7 @@ def control_notes(controls: Sequence[Control], result: Comparison) -> list[Note]
     for one in controls:
         what = CONTROL_WORDS[one.name].lower()
         if not one.patients:
-            out.append(Note(f"Control with {what}: not computable.", "No patient has the days it needs."))
+            out.append(Note(f"Control with {what}: {one.verdict}.", "No patient has the days it needs."))
             continue
         beside = (
             f"The same procedure gained {figure_difference(one.gain.mean, words)} on the generic model there "
@@ -95,13 +104,13 @@ def control_notes(controls: Sequence[Control], result: Comparison) -> list[Note]
         if one.flagged:
             out.append(
                 Note(
-                    f"Control with {what}: flagged.",
+                    f"Control with {what}: {one.verdict}.",
                     f"Labels that mean nothing were told apart better than by chance. {beside} As much of "
                     "the gain may be days, electrodes or heart rates, not the quantity itself.",
                 )
             )
         elif result.patients:
-            out.append(Note(f"Control with {what}: not flagged.", beside))
+            out.append(Note(f"Control with {what}: {one.verdict}.", beside))
     return out
 
 
@@ -155,13 +164,13 @@ def controls_table(controls: Sequence[Control], words: FigureWords) -> Table:
                 else MISSING
                 for method in LEARNING
             ),
-            "flagged" if one.flagged else "not flagged" if one.patients else "not computable",
+            one.verdict,
         ]
         for one in controls
     ]
     return Table(
         caption="Controls: the whole procedure on labels that mean nothing. Gain: selected − generic. A "
-        "control is flagged when the lower bound of a beat AUC is above 0.5.",
+        "control is flagged when the lower bound of a beat AUC is above 0.5; it needs an interval for that.",
         head=(
             "Control",
             "Patients",

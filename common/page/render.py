@@ -32,6 +32,7 @@ class Table:
     note : a line below.
     empty : shown in place of a table without rows.
     form : ``narrow``: as wide as its cells need; ``dense``: many columns, small letters; else page-wide.
+        With ``dated`` too, the titles of rows are moments and stay on one line.
     links : where the title of each row leads; empty for none.
     sortable : a reader with scripts may sort and search the rows; see ``tables.js``.
     """

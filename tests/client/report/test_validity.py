@@ -83,6 +83,8 @@ def test_few_patients_of_a_control_have_no_interval_and_no_flag(evidence: Eviden
     made, result = with_people(evidence, [], control)
     (found,) = validity.controls_of(made, result, SEED, SITE)
     assert not found.flagged
+    assert found.verdict == "too few patients", "neither flagged nor not"
+    assert validity.controls_table([found], result.words).rows[0][-1] == "too few patients"
 
 
 def test_a_control_nobody_has_the_days_for_is_not_computable(evidence: Evidence) -> None:
