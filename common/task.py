@@ -70,7 +70,7 @@ HYPERKALEMIA = Task(
     unit="mEq/L",
     rule="positive: potassium above 5.5 mEq/L; negative: 3.5 to 5.0 mEq/L; above 5.0 to 5.5 mEq/L: neither",
     strip_rule="the lead II ECG of the 10 minutes before a blood draw",
-    disclaimer="Research software. Not for clinical decisions.",
+    disclaimer="Research use, not for clinical decisions.",
     presets={
         "standard": {},
         # The demo: small enough for a laptop, every part real.
@@ -107,7 +107,7 @@ VENTRICULAR = Task(
     rule="positive: beats annotated V or E; negative: beats annotated N, L, R, e or j; others left out",
     strip_rule="the beats of one class in one minute of one patient, at least 3",
     disclaimer=(
-        "Research software. Not for clinical decisions. This run exercises the machinery on real annotated "
+        "Research use, not for clinical decisions. This run exercises the machinery on real annotated "
         "recordings; its numbers say nothing about potassium."
     ),
     presets={

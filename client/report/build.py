@@ -25,9 +25,9 @@ from client.site import Site
 from common.config import Settings, validated
 from common.errors import ConfigurationError
 from common.files import storage_errors, write_atomic
-from common.logs import stage
+from common.logs import say, stage
 from common.page import BASELINES, METHODS, TABLES_SCRIPT, inline_script, render
-from common.page.numbers import MISSING, decimal, short_digest
+from common.page.numbers import MISSING, decimal, plural, short_digest
 from common.workers import Workers
 
 TEMPLATE = Path(__file__).parent / "report.html"
@@ -94,7 +94,17 @@ def build_report(
         }
         _note(session_factory, site, path, made.id, digest)
         progress.advance(text="page written")
+    _tell_gone(written)
     return path
+
+
+def _tell_gone(written: Sequence[Written]) -> None:
+    """Say of how many patients nothing can be drawn, and why; their numbers come from the database."""
+    if gone := [one.gone for one in written if one.gone]:
+        say(
+            f"note: no picture of what models look at for {plural(len(gone), 'patient')}; every number is "
+            f"there. The first reason: {gone[0]}. Then run 'fedkalemia-site personalize' and 'report' again"
+        )
 
 
 def _remove_others(folder: Path, kept: set[Path]) -> None:

@@ -38,25 +38,20 @@ def score_distribution(histogram: ScoreHistogram, names: Mapping[str, str]) -> C
     middles = (edges[:-1] + edges[1:]) / 2
     reach = _reach(histogram, middles)
     wide = np.linspace(-reach, reach, 33)
-    for label, side in (("negative", "right"), ("positive", "left")):
+    for label in ("positive", "negative"):
         counts = np.asarray(getattr(histogram, label), float)
         centers = np.clip(middles, wide[0] + 1e-6, wide[-1] - 1e-6)
         binned, _ = np.histogram(centers, wide, weights=counts)
         share = binned / max(counts.sum(), 1)
         marks = LABEL_MARKS[label]
-        axes.stairs(share, wide, color=marks.color, linewidth=1.8, linestyle=marks.line)
+        named = f"{names[label]} ({counts.sum():,.0f})"
+        axes.stairs(share, wide, color=marks.color, linewidth=1.8, linestyle=marks.line, label=named)
         axes.stairs(share, wide, fill=True, color=marks.color, alpha=0.10, linewidth=0)
-        top = int(np.argmax(share))
-        side = "left" if top < 4 else side  # a name must not leave the figure
-        axes.annotate(
-            names[label], (float(wide[top] + wide[top + 1]) / 2, float(share[top])), (0, 5),
-            textcoords="offset points", ha=side, color=marks.color, fontsize=9, fontweight="bold",
-        )  # fmt: skip
     axes.axvline(0, color=INK, linewidth=0.8, linestyle=":")
     axes.set_xlim(wide[0], wide[-1])
-    axes.set_ylim(0, axes.get_ylim()[1] * 1.12)
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     tidy(axes, x="beat score (logit); right of the dotted line a beat is called positive", y="share of beats")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=9)
     return canvas
 
 

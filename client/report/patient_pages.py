@@ -74,12 +74,14 @@ class Written:
     sha256 : of the page.
     looked : in numbers; None where there are no models.
     seen : all of it, where it was asked for.
+    gone : why there is nothing to see although the patient was tested; empty where there is.
     """
 
     patient: int
     sha256: str
     looked: Looked | None
     seen: PatientExplanation | None = None
+    gone: str = ""
 
 
 def shown_patients(evidence: Evidence) -> list[Personal]:
@@ -150,7 +152,7 @@ def _write(session_factory: SessionFactory, order: Order) -> Written:
 
 def _written(session_factory: SessionFactory, order: Order) -> Written:
     settings = order.site.settings
-    seen, missing = None, ""
+    seen, gone = None, ""
     with session_factory() as session:
         row = session.get_one(PersonalizationRun, order.personal.row)
         story = read_story(session, row)
@@ -160,8 +162,8 @@ def _written(session_factory: SessionFactory, order: Order) -> Written:
                 seen = explain_patient(order.site, session, row, max_beats=beats)
             except (ModelError, StorageError) as error:
                 site_log(order.site.log).warning("a patient's page without what models see: %s", error)
-                missing = GONE
-    subject = Subject(order.personal, order.beside, story, seen, missing)
+                gone = str(error)
+    subject = Subject(order.personal, order.beside, story, seen, GONE if gone else "")
     content = page_content(order.site.name, settings, order.naming, subject, order.neighbours)
     page = render(TEMPLATE, content)
     write_atomic(order.path, page, mode=None if order.naming.pseudonymous else PRIVATE)
@@ -170,4 +172,5 @@ def _written(session_factory: SessionFactory, order: Order) -> Written:
         sha256=hashlib.sha256(page.encode()).hexdigest(),
         looked=looked(seen) if seen else None,
         seen=seen if order.keep else None,
+        gone=gone,
     )

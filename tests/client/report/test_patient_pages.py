@@ -71,7 +71,7 @@ def test_every_patient_has_a_page_the_report_leads_to_and_back(written: Path) ->
     for page in pages:
         text = (written / page).read_text()
         assert "../index.html" in text
-        assert plain(text).count("Research software. Not for clinical decisions.") == 2
+        assert plain(text).count("Research use, not for clinical decisions.") == 2
 
 
 def test_a_page_names_the_patient_and_only_this_one(fabricated: Make, written: Path) -> None:

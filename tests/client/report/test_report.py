@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from collections.abc import Callable
@@ -33,6 +34,7 @@ from client.report.reading import read_evidence
 from client.report.tables import generic_table
 from client.report.wording import answer, notes
 from common.errors import DatabaseError
+from common.logs import PlainReporter, current_reporter, use_reporter
 from common.page import render
 from common.page.numbers import MISSING, percent
 
@@ -91,7 +93,7 @@ def test_a_report_on_potassium_never_speaks_of_ventricular_beats(hyperkalemia: s
 
 def test_the_disclaimer_is_at_the_top_and_at_the_bottom(hyperkalemia: str) -> None:
     seen = plain(hyperkalemia)
-    first, last = seen.index("Not for clinical decisions"), seen.rindex("Not for clinical decisions")
+    first, last = seen.index("not for clinical decisions"), seen.rindex("not for clinical decisions")
     assert first < 200
     assert last > len(seen) - 200
 
@@ -241,7 +243,13 @@ def test_the_example_shows_beats_attention_and_map(hyperkalemia: str) -> None:
 
 def test_missing_models_cost_what_they_look_at_and_not_the_report(fabricated: Make) -> None:
     made = fabricated(seed=5, personal=2)
-    path = build_report(made.site, made.sessions)
+    told, before = io.StringIO(), current_reporter()
+    use_reporter(PlainReporter(told))
+    try:
+        path = build_report(made.site, made.sessions)
+    finally:
+        use_reporter(before)
+    assert "no picture of what models look at for 2 patients; every number is there" in told.getvalue()
     assert "no longer on the disk" in plain(path.read_text())
     pages = sorted((path.parent / "patients").glob("*.html"))
     assert len(pages) == 2
