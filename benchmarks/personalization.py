@@ -196,7 +196,7 @@ def main() -> None:
     """Print one line per network."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--beats", type=int, default=200, help="beats of a strip")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--small", action="store_true", help="without the network of the paper")
     options = parser.parse_args()
     torch.set_num_threads(1)
