@@ -55,6 +55,9 @@ SMALLEST_PROBABILITY = 1e-7
 BINS = 512
 EDGE = 16.0
 
+#: Two means closer than this, of accuracies or of F1, are equally good to a reader.
+AS_GOOD = 0.01
+
 
 @dataclass(frozen=True)
 class Confusion:

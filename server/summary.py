@@ -159,7 +159,8 @@ def notes(told: Sequence[Told], words: FigureWords) -> list[Note]:
                 out.append(_below_the_smallest_cell(site, hidden, one.settings.policy.min_cell, where))
         histogram = generic(one).histogram
         if histogram is not None and histogram.auc < WEAK_AUC:
-            out.append(weak_model(histogram.auc, where))
+            sample = f"test patients of {plural(generic(one).sites['histogram'], 'site')}"
+            out.append(weak_model(histogram.auc, sample, where))
         if (story["selected"] or {}).get("rule", "").startswith("last"):
             out.append(
                 Note(

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from common.corrections import holm
+from common.metrics import AS_GOOD
 from common.page import BASELINES, FIGURES, METHODS, FigureWords, Note, Table
 from common.page.numbers import (
     MISSING,
@@ -42,7 +43,7 @@ PUBLISHED = "Published rate and batch"
 SMALLEST_P = 0.001
 T_NOTE = (
     "P: two-sided Student’s t of the mean difference, from sums with each site as a stratum; the server has "
-    "no figure of a single patient to rank. ‡ exploratory, corrected together by Holm."
+    "no figure of a single patient to rank. ‡ exploratory, corrected by Holm within a table."
 )
 
 
@@ -96,7 +97,7 @@ def control_notes(told: Sequence[Told], words: FigureWords) -> list[Note]:
             continue
         what = CONTROLS[one.name].lower()
         beside = (
-            f"The same procedure gained {figure_difference(one.gain.all.mean, words)} on the generic model "
+            f"The same procedure gained {figure_difference(one.gain.all.mean, words)} over the generic model "
             f"there ({of_sites(one.gain)}; {interval_text(one.gain.interval, words, difference=True)})"
         )
         if true.all.n:
@@ -117,7 +118,7 @@ def control_notes(told: Sequence[Told], words: FigureWords) -> list[Note]:
 
 
 def simpler_ways(told: Sequence[Told], words: FigureWords) -> list[Note]:
-    """Name the simpler ways that did at least as well as the selected model, the best first.
+    """Name the simpler ways that did as well as the selected model, or better, the best first.
 
     Compared are sites that told both, so that the same patients are behind the two means.
     """
@@ -126,13 +127,13 @@ def simpler_ways(told: Sequence[Told], words: FigureWords) -> list[Note]:
     for way in SIMPLER:
         own = pooled(told, f"last.{way}.{words.wire}")
         same = Pooled({site: selected.sites[site] for site in own.sites if site in selected.sites})
-        if same.all.n and same.all.n == own.all.n and own.all.mean >= same.all.mean:
+        if same.all.n and same.all.n == own.all.n and own.all.mean >= same.all.mean - AS_GOOD:
             numbers = f"{figure_value(own.all.mean, words)} against {figure_value(same.all.mean, words)}"
             found.append((own.all.mean, f"{BASELINES[way].noun}, {numbers} ({of_sites(own)})"))
     if not found:
         return []
     listed = "; ".join(text for _, text in sorted(found, reverse=True))
-    title = "A simpler way did at least as well as the selected model on the same test strips:"
+    title = "A simpler way did as well as the selected model, or better, on the same test strips:"
     return [Note(title, f"{listed}. Mean {words.title}; exploratory.")]
 
 

@@ -53,7 +53,7 @@ EXCLUSION_TEXT: Mapping[Exclusion, str] = MappingProxyType(
         Exclusion.WHOLE_BLOOD_TWIN: "A serum measurement of the same time is used instead.",
         Exclusion.CONFLICTING_DRAWS: "Draws close in time give different labels.",
         Exclusion.MERGED_INTO: "An earlier draw, close in time and of the same label, is used instead.",
-        Exclusion.LOW_POTASSIUM: "The potassium is below the negative range, below 3.5 mEq/L by default.",
+        Exclusion.LOW_POTASSIUM: "The potassium is below the negative range.",
         Exclusion.NO_WAVEFORM: "No ECG was recorded in the window before the draw.",
         Exclusion.NO_CLINICAL_OVERLAP: "The dates of the waveform fit no stay of this patient.",
         Exclusion.UNREADABLE_SEGMENT: "A waveform file of the window is missing or damaged.",

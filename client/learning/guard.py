@@ -12,13 +12,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from client.learning.evaluation import StripScore
-from common.metrics import log_loss_of_probability
+from common.metrics import AS_GOOD, log_loss_of_probability
 
 #: Candidates from simple to complex.
 METHODS = ("generic", "threshold", "closed_form", "fine_tuned")
-
-#: Two beat F1 closer than this are equally good when the guard itself is judged.
-AS_GOOD = 0.01
 
 
 def pair_loss(scores: Sequence[StripScore]) -> float:

@@ -237,10 +237,15 @@ def alarms_sentence(found: Sequence[Group], task: Task) -> str:
     )
     return (
         f"At the bedside: if {percent(BEDSIDE)} of strips were positive, {model} would give "
-        f"{decimal(point.per_day, 1)} alarms per patient-day, {decimal(point.false_per_day, 1)} of them "
-        f"false{right}. With the number of strips tested here, up to {decimal(most, 1)} false alarms per "
-        "patient-day cannot be ruled out."
+        f"{_alarms(point.per_day)} alarms per patient-day, {_alarms(point.false_per_day)} of them "
+        f"false{right}. With so few strips, {_alarms(most)} false alarms per patient-day cannot be ruled "
+        "out, nor somewhat more: strips of one patient resemble each other."
     )
+
+
+def _alarms(rate: float) -> str:
+    """Write a rate with the digits it can bear."""
+    return decimal(rate, 0 if rate >= 10 else 1)
 
 
 def strips_right(strips: Confusion) -> str:

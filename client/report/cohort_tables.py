@@ -67,7 +67,8 @@ def flow_table(evidence: CohortEvidence, task: Task) -> Table:
         strong=strong,
         note="Counted from the tables patients, draws (label, exclusion, hemolysis), strips (exclusion, "
         "n_beats) and cohort_members of the site database. "
-        + (f"The laboratory reports {count(reported)} draws as hemolyzed. " if reported else ""),
+        + (f"The laboratory reports {count(reported)} draws as hemolyzed; they are left out, under the first "
+        "reason that applies. " if reported else ""),
     )  # fmt: skip
 
 

@@ -142,7 +142,7 @@ def votes_of_group(group: Group, task: Task) -> Drawn | None:
         f"{plural(len(votes), 'strip')} of {plural(patients, 'patient')}; one point per strip.",
         f"Each point is one {strips} ({plural(len(votes), 'strip')}, {plural(patients, 'patient')}): its "
         f"{task.quantity} and the share of its beats {model} calls positive. Above the dotted line the strip "
-        f"is called positive. Strips of {task.gap} are shown and never counted.",
+        f"is called positive. Strips of {task.gap} are shown; they count in no accuracy.",
     )
 
 
@@ -195,5 +195,5 @@ def signal_by_label(strips: Sequence[StripSignal], task: Task) -> Drawn | None:
         f"Medians. {medians}.",
         f"{' and '.join(name for name, *_ in panels)} of the {plural(len(kept), 'accepted strip')} of "
         f"{plural(patients, 'patient')}, each label as a share of its own strips. Medians. {medians}. Where "
-        "the labels differ in these, a model can tell them apart by nothing else.",
+        "the labels differ in these, a model may tell them apart by these alone.",
     )

@@ -91,7 +91,7 @@ class Drawing:
             f"Each point is one strip of a test patient ({plural(len(shown), 'strip')}, "
             f"{plural(patients, 'patient')}): its {task.quantity} and the share of its beats the generic "
             f"model calls positive. Above the dotted line the strip is called positive. Strips of "
-            f"{task.gap} are shown and never counted.",
+            f"{task.gap} are shown; they count in no accuracy.",
         )
 
     def rounds(self, result: Comparison) -> Figure | None:

@@ -71,7 +71,7 @@ def chart(
                     *_by_label(counts.accepted, task),
                 ],
             ),
-            _left_out("strip", flow.strips_excluded),
+            _left_out("draw" if task.quantity else "strip", flow.strips_excluded),
         )
     )
     if not evidence.is_frozen:

@@ -101,7 +101,8 @@ def over_patients(everybody: Sequence[Looked], task: Task) -> Table:
         rows=rows if everybody else [],
         strong=strong,
         note=f"Beats of test strips as the last layer sees them, mean over patients: {maps} (purity 0.5 and "
-        "silhouette 0: labels mixed; 1: apart). Every patient’s own page has the figures.",
+        "silhouette 0: labels mixed; 1: apart). A threshold or a closed-form head leaves the map as it is. "
+        "Every patient’s own page has the figures.",
         form="narrow",
         empty="No patient’s models and beats are on the disk.",
     )

@@ -42,7 +42,7 @@ def methods_text(
         ("Personal models", _personal(settings)),
         ("Test", _test(settings)),
         ("Selection", _selection(settings)),
-        ("Beside it", _beside(settings)),
+        ("Comparisons, controls", _beside(settings)),
         ("Numbers", _numbers(settings)),
     ]
 
@@ -208,9 +208,9 @@ def _numbers(settings: Settings) -> str:
     return (
         "The unit is the patient: figures are means over patients, not over beats. One comparison was "
         "declared before the run: selected model against own threshold, last round, prospective. All others "
-        "are exploratory; their P values (Wilcoxon signed-rank) are corrected by Holm. Below "
-        f"{MIN_VALUES} patients there are no intervals, up to {SMALL_SAMPLE} Student’s t, above a bootstrap "
-        "over patients; within one patient Wilson’s interval. Calibration is pooled over at least "
+        "are exploratory; their P values (Wilcoxon signed-rank) are corrected by Holm within each table. "
+        f"Below {MIN_VALUES} patients there are no intervals, up to {SMALL_SAMPLE} Student’s t, above a "
+        "bootstrap over patients; within one patient Wilson’s interval. Calibration is pooled over at least "
         f"{MIN_STRIPS_POOLED} strips. Every random choice follows from seed {settings.seed}."
     )
 

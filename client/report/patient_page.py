@@ -14,7 +14,7 @@ from client.report import patient_tables, timeline
 from client.report.cohort_tables import reason
 from client.report.comparison import FITTED, WORSE_BY
 from client.report.drawing import Drawing
-from client.report.evidence import APART, Personal
+from client.report.evidence import APART, Personal, Score
 from client.report.looking import attention_table
 from client.report.naming import Naming
 from client.report.story import Story
@@ -41,9 +41,10 @@ FEW_STRIPS = 5
 MEASURED = "of each draw (small dots: without an accepted strip), up to a day around the strips."
 VOTED = (
     "he share of each strip’s beats that is called positive, by the generic model (hollow) and by the model "
-    "selected at that time (filled); above the dotted line the strip is called positive. Numbers: the "
-    "personalization round from which on a strip is trained on; its votes are from before. Grey: the time of "
-    "the test strips; hatched: from the last strip trained on to the first test strip."
+    "selected in the round before (filled); above the dotted line the strip is called positive. Numbers: the "
+    "personalization round from which on a strip is trained on; its votes are from before, though the other "
+    "label’s strips of that round may be later ones. Grey: the time of the test strips; hatched: from the "
+    "last strip trained on to the first test strip."
 )
 
 
@@ -125,9 +126,23 @@ def answer(one: Personal, settings: Settings) -> str:
     if one.selected_method == "generic":
         return (
             f"No personal model proved better in training: {noun} stays, and called {right} of "
-            f"{tested} right."
+            f"{tested} right{_by_label(selected, settings.words)}."
         )
-    return f"Selected was {noun}. It called {right} of {tested} right; the generic model {before}."
+    return (
+        f"Selected was {noun}. It called {right} of {tested} right{_by_label(selected, settings.words)}; the "
+        f"generic model {before}{_by_label(generic, settings.words)}."
+    )
+
+
+def _by_label(score: Score | None, task: Task) -> str:
+    """Write how many strips of each label were called right: a model that always says one is seen at once."""
+    if score is None:
+        return ""
+    strips = score.strips
+    return (
+        f" ({strips.tp} of {strips.tp + strips.fn} {task.positive}, {strips.tn} of {strips.tn + strips.fp} "
+        f"{task.negative})"
+    )
 
 
 def keys(one: Personal, settings: Settings) -> list[Key]:

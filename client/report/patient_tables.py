@@ -99,7 +99,7 @@ def guard_table(one: Personal, story: Story) -> Table:
         rows.append([own, *(decimal(loss, 3) for loss in losses), decimal(math.fsum(losses), 3)])
     return Table(
         caption="What the guard knew: log loss on each pair of training strips before it was trained on. "
-        "Lower is better; 0.693 is a coin.",
+        "Lower is better; 0.693 is a coin toss.",
         head=("Method", *(f"Pair {n + 2}" for n in range(pairs)), "Sum"),
         rows=rows if pairs else [],
         form="narrow",

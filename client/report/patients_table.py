@@ -57,13 +57,14 @@ def patients_table(evidence: Evidence, result: Comparison, pages: Mapping[int, s
     return Table(
         caption=f"Every patient with enough strips of both labels: {words.title} after the last round, by "
         f"method. {'Patients are named by pseudonyms. ' if evidence.naming.pseudonymous else ''}"
-        "Strips and episodes: positive / negative. Selected right: test strips the selected model calls "
-        "right, with Wilson’s 95\u202f% interval. Gain: selected − generic."
+        "Strips and episodes: positive / negative. Earlier strips: before the test; a round learns from one "
+        "more of each label. Episodes: runs of strips of one label. Selected right: test strips the selected "
+        "model calls right, with Wilson’s 95\u202f% interval. Gain: selected − generic."
         f"{' A name leads to the patient’s own page.' if pages else ''}",
         head=(
             "Patient",
             *(["Run"] if several else []),
-            "Train strips",
+            "Earlier strips",
             "Test strips",
             "Episodes",
             *(METHODS[method].short for method in METHODS),

@@ -294,7 +294,12 @@ def _change(change: Summary, digits: int, shares: bool) -> list[str]:
     mean = f"{decimal(scale * change.mean, digits, signed=True)}{unit} ({count(change.n)})"
     if change.interval is None:
         return [mean, "too few"]
-    low, high = (decimal(scale * end, digits, signed=True) for end in change.interval[:2])
+    if change.interval.low == change.interval.high == 0:
+        return [mean, "no difference"]
+    ends = [scale * end for end in change.interval[:2]]
+    if max(map(abs, ends)) < 10.0**-digits / 2:  # an interval of two zeros would say that there is none
+        digits += 1
+    low, high = (decimal(end, digits, signed=True) for end in ends)
     mark = f"{SPACE}†" if "small sample" in change.interval.method else ""
     return [mean, f"{low} to {high}{mark}"]
 

@@ -53,9 +53,9 @@ def generic_table(evidence: Evidence) -> Table:
         row("  positive predictivity", lambda one: ratio(one.beats.tp, one.beats.tp + one.beats.fp)),
     ]  # fmt: skip
     return Table(
-        caption="The generic model on test patients: none of them trained or chose it. With folds, "
-        "personal patients are among them. All beats and strips pooled; a strip is called positive when more "
-        "than half of its beats are.",
+        caption="The generic model on test patients: none of them trained or chose it. "
+        + ("Personal patients are among them. " if several else "")
+        + "All beats and strips pooled; a strip is called positive when more than half of its beats are.",
         head=("", *(one.run if several else "Test patients" for one in shown)),
         rows=rows if shown else [],
         note="Beats of one patient resemble each other: the number of patients, not of beats, says how far "
@@ -189,9 +189,9 @@ def figures_table(result: Comparison, seed: int, site: str) -> Table:
         strong=strong,
         note="* judged by. Figures of one patient rest on few strips; a figure that a patient does not have, "
         "such as the AUC of one label, is left out of the mean. P, pairs: Wilcoxon signed-rank over "
-        "patients, ‡ exploratory and corrected together by Holm. Mann-Whitney U is the paper’s test, not "
-        "corrected; it takes the same patients before and after for different ones. Only the difference to "
-        "the own threshold was declared before the run.",
+        "patients, ‡ exploratory, corrected by Holm within this table. Mann-Whitney U is the paper’s test, "
+        "not corrected; it takes the same patients before and after for different ones. Only the difference "
+        "to the own threshold was declared before the run.",
         form="dense",
         empty="No patient was tested personally.",
     )

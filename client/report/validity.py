@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from statistics import stdev
 
 from client.learning.comparisons import paired
+from client.learning.controls import MIN_STRIPS
 from client.learning.protocols import DAYS, PERMUTED
 from client.report.comparison import Comparison, Summary, summary
 from client.report.evidence import APART, Evidence, Personal
 from client.report.tables import p_value
 from common.config import Settings
 from common.corrections import holm
+from common.metrics import AS_GOOD
 from common.page import BASELINES, FIGURES, METHODS, FigureWords, Note, Table
 from common.page.numbers import (
     MISSING,
@@ -97,9 +99,10 @@ def control_notes(controls: Sequence[Control], result: Comparison) -> list[Note]
             out.append(Note(f"Control with {what}: {one.verdict}.", "No patient has the days it needs."))
             continue
         beside = (
-            f"The same procedure gained {figure_difference(one.gain.mean, words)} on the generic model there "
-            f"({plural(one.gain.n, 'patient')}; {interval_text(one.gain.interval, words, difference=True)}), "
-            f"against {figure_difference(gain.mean, words)} with the true labels."
+            f"The same procedure gained {figure_difference(one.gain.mean, words)} over the generic model "
+            f"there ({plural(one.gain.n, 'patient')}; "
+            f"{interval_text(one.gain.interval, words, difference=True)}), against "
+            f"{figure_difference(gain.mean, words)} with the true labels."
         )
         if one.flagged:
             out.append(
@@ -115,20 +118,20 @@ def control_notes(controls: Sequence[Control], result: Comparison) -> list[Note]
 
 
 def simpler_ways(result: Comparison) -> list[Note]:
-    """Name the baselines that did at least as well as the selected model, the best first."""
+    """Name the baselines that did as well as the selected model, or better, the best first."""
     words = result.words
     selected = result.methods["selected"].mean
     found = []
     for key, own in BASELINES.items():
         values = [v for one in result.patients if math.isfinite(v := one.last(key, words.key))]
-        if values and (mean := math.fsum(values) / len(values)) >= selected:
+        if values and (mean := math.fsum(values) / len(values)) >= selected - AS_GOOD:
             found.append((mean, f"{own.noun} {figure_value(mean, words)}"))
     if not found:
         return []
     listed = ", ".join(text for _, text in sorted(found, reverse=True))
     return [
         Note(
-            "A simpler way did at least as well on the same test strips:",
+            "A simpler way did as well, or better, on the same test strips:",
             f"{listed}, against {figure_value(selected, words)} with the selected model (mean {words.title}; "
             "exploratory).",
         )
@@ -181,7 +184,12 @@ def controls_table(controls: Sequence[Control], words: FigureWords) -> Table:
         ),
         rows=rows,
         text=(len(LEARNING) + 4,),
-        note=SMALL_SAMPLE_NOTE if any("†" in cell for row in rows for cell in row) else "",
+        note=(
+            f"{CONTROL_WORDS[PERMUTED]}: the sequences of labels of a patient’s days change places. "
+            f"{CONTROL_WORDS[DAYS]}: strips of a patient’s earlier days against those of later days, for "
+            f"whoever has at least {MIN_STRIPS} in both. A control that is not flagged is no proof. "
+            + (SMALL_SAMPLE_NOTE if any("†" in cell for row in rows for cell in row) else "")
+        ).strip(),
         form="dense",
         empty="No control was run.",
     )
@@ -242,7 +250,8 @@ def baselines_table(result: Comparison, seed: int, site: str) -> Table:
             "P",
         ),
         rows=rows,
-        note="P: Wilcoxon signed-rank over patients, two-sided. ‡ exploratory, corrected together by Holm. "
+        note="P: Wilcoxon signed-rank over patients, two-sided. ‡ exploratory, corrected by Holm within this "
+        "table. "
         "The comparison with the own threshold was declared before the run and stands alone.",
         form="dense",
         empty="No patient was tested personally.",
@@ -279,7 +288,9 @@ def protocols_table(evidence: Evidence, result: Comparison, seed: int, site: str
                 name,
                 count(len(members)),
                 *cells,
-                figure_value(math.fsum(published) / len(published), words) if published else MISSING,
+                figure_value(math.fsum(published) / len(published), words) + _spread(published, words)
+                if published
+                else MISSING,
             ]
         )
     return Table(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from client.learning.explain import PatientExplanation
@@ -10,7 +11,7 @@ from client.report.evidence import APART, CohortEvidence, Evidence, Generic, Per
 from common.config import Settings
 from common.intervals import MIN_VALUES
 from common.page import METHODS, FigureWords, Key, Note
-from common.page.numbers import figure_difference, figure_value, interval_text, plural, share
+from common.page.numbers import count, figure_difference, figure_value, interval_text, plural, share
 from common.page.verdict import WEAK_AUC, verdict, weak_model
 from common.page.words import FIGURES, cohort_rule
 
@@ -66,11 +67,19 @@ def beside(result: Comparison) -> str:
     if not result.patients:
         return ""
     words, change = result.words, result.over_generic
-    return (
+    text = (
         "The generic model alone reached "
         f"{figure_value(result.methods['generic'].mean, words)}; the selected "
         f"models differ from it by {figure_difference(change.mean, words)} on average "
         f"({interval_text(change.interval, words, difference=True)}; exploratory)."
+    )
+    if words.key != "strip_accuracy":
+        return text
+    positive = [one.test[0] / sum(one.test) for one in result.patients]
+    commoner = math.fsum(max(part, 1 - part) for part in positive) / len(positive)
+    return (
+        f"{text} Always saying the label that is commoner among a patient’s test strips would reach "
+        f"{figure_value(commoner, words)}."
     )
 
 
@@ -146,11 +155,12 @@ def notes(result: Comparison, evidence: Evidence, settings: Settings) -> list[No
                 "against the generic model.",
             )
         )
+    out += _below_threshold(result, evidence)
     for generic in evidence.generic:
         if generic.histogram is not None and generic.histogram.auc < WEAK_AUC:
-            out.append(
-                weak_model(generic.histogram.auc, f" ({generic.run})" if len(evidence.generic) > 1 else "")
-            )
+            sample = f"{plural(generic.strips.total, 'strip')} of {plural(generic.patients, 'test patient')}"
+            where = f" ({generic.run})" if len(evidence.generic) > 1 else ""
+            out.append(weak_model(generic.histogram.auc, sample, where, _within(result)))
         if generic.decayed and generic.round is not None and generic.round == generic.rounds:
             where = f" ({generic.run})" if len(evidence.generic) > 1 else ""
             out.append(
@@ -173,6 +183,32 @@ def notes(result: Comparison, evidence: Evidence, settings: Settings) -> list[No
             )
         )
     return out
+
+
+def _within(result: Comparison) -> str:
+    """Say how well the generic model tells a personal patient's own beats apart; empty where unknown."""
+    aucs = [auc for one in result.patients if math.isfinite(auc := one.last("generic", "beat_auc"))]
+    if not aucs:
+        return ""
+    mean = figure_value(math.fsum(aucs) / len(aucs), FIGURES["beat_auc"])
+    return f"Within each of the {plural(len(aucs), 'personal patient')} it is {mean} on average."
+
+
+def _below_threshold(result: Comparison, evidence: Evidence) -> list[Note]:
+    """Name the patients whose own threshold would have done better than what was selected."""
+    words = result.words
+    lost = []
+    for one in result.patients:
+        change = one.last("selected", words.key) - one.last("threshold", words.key)
+        if change < -WORSE_BY - 1e-9:
+            lost.append((change, evidence.naming.name(one.patient), sum(one.test)))
+    if not lost:
+        return []
+    listed = "; ".join(
+        f"patient {name}, {words.title} {figure_difference(change, words)}, on {plural(n, 'test strip')}"
+        for change, name, n in sorted(lost)
+    )
+    return [Note(f"{plural(len(lost), 'patient')} worse off than with their own threshold:", f"{listed}.")]
 
 
 def _loss(loss: Loss, words: FigureWords, name: str) -> str:
@@ -224,7 +260,7 @@ def selection_sentence(evidence: Evidence, result: Comparison) -> str:
         hits, decisions = evidence.guard
         text += (
             " Where it had enough strips to decide, its choice was as good as the best method on the test "
-            f"strips (beat F1 within 0.01) for {share(hits, decisions)} patients."
+            f"strips (beat F1 within 0.01) for {count(hits)} of {plural(decisions, 'patient')}."
         )
     return text
 

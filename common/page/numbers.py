@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from decimal import ROUND_HALF_UP, Decimal
 
 import numpy as np
 
@@ -16,6 +17,8 @@ MISSING = "–"
 MINUS = "−"
 #: Keeps a number and its unit on one line.
 SPACE = "\u202f"
+#: What a float holds beyond these digits is how it was computed.
+DIGITS = 12
 
 
 def count(value: int) -> str:
@@ -26,10 +29,12 @@ def count(value: int) -> str:
 def decimal(value: float | None, digits: int = 2, signed: bool = False) -> str:
     """Write a number with fixed decimals, ``+`` in front of a positive one if ``signed``.
 
-    A value that rounds to zero has no sign. None, NaN and infinity are ``MISSING``.
+    Halves are rounded away from zero, as people do: ``percent(.125)`` is 13 %, ``percent(.575)`` 58 %. A
+    value that rounds to zero has no sign. None, NaN and infinity are ``MISSING``.
     """
     if value is None or not math.isfinite(value):
         return MISSING
+    value = float(Decimal(f"{value:.{DIGITS}g}").quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
     text = f"{value:+,.{digits}f}" if signed else f"{value:,.{digits}f}"
     if not text.strip("+-0.,"):
         text = text.lstrip("+-")

@@ -11,13 +11,20 @@ from common.page.words import FigureWords
 WEAK_AUC = 0.6
 
 
-def weak_model(auc: float, where: str = "") -> Note:
-    """Warn that the model everything starts from tells the labels hardly, or not at all, apart."""
-    found = "no better than chance" if auc <= 0.5 else "hardly"
+def weak_model(auc: float, sample: str, where: str = "", more: str = "") -> Note:
+    """Warn that the model everything starts from tells the labels hardly, or not at all, apart.
+
+    Parameters
+    ----------
+    auc : beat AUC, all beats pooled.
+    sample : whose beats these are.
+    where : which model, where there are several.
+    more : what else is known of it, as sentences.
+    """
+    found = "did not tell the labels apart" if auc <= 0.5 else "hardly told the labels apart"
     return Note(
-        f"The generic model{where} tells the labels apart {found}: beat AUC {decimal(auc, 2)} on test "
-        "patients.",
-        "What is gained on it by personalization says little about a good model.",
+        f"The generic model{where} {found}: beat AUC {decimal(auc, 2)}, pooled over {sample}.",
+        f"{more} What personalization adds to it says little about a good model.".strip(),
     )
 
 

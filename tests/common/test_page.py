@@ -189,3 +189,12 @@ def test_an_empty_table_is_a_sentence(tmp_path: Path) -> None:
     page = _page(tmp_path, "{{ parts.table(t) }}", t=Table("Caption.", ("", "n"), [], empty="Nobody came."))
     assert "Nobody came." in page
     assert "<table" not in page
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(0.125, 0, "13"), (0.575, 0, "58"), (0.625, 0, "63"), (0.025, 0, "3"), (0.0449, 0, "4"),
+     (-0.125, 0, "−13"), (0.12345, 1, "12.3"), (0.12355, 2, "12.36")],
+)  # fmt: skip
+def test_halves_are_rounded_away_from_zero_whatever_the_float_holds(value, digits, text):
+    assert percent(value, digits) == text + "\u202f%"

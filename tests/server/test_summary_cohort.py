@@ -78,7 +78,7 @@ def test_table_one_shows_the_mean_of_all_patients_and_what_is_missing() -> None:
     assert cells["Age, years"][0] == f"{everybody.mean:.0f} ({everybody.sd:.0f}); 6 missing [2 sites]"
     assert cells["Patients"] == ["40 [2 sites]", "6 [1 site]"]
     assert cells["male"][0] == "18 [1 site]"
-    potassium = [row[1] for row in table.rows if row[0] == "  serum potassium, mEq/L"]
+    potassium = [row[1] for row in table.rows if row[0] == "  potassium, mEq/L"]
     assert potassium == ["6.0 (0.0) [1 site]", "too few patients", "too few patients"]
     assert "Medians cannot be added" in table.note
 

@@ -101,7 +101,7 @@ def test_alarms_are_those_of_sensitivity_and_specificity() -> None:
     assert two[1].startswith("16 % (")
     assert (one[0], five[0]) == ("  1 % of strips positive", "  5 % of strips positive")
     sentence = calibrated.alarms_sentence([group(balanced(100, 90))], HYPERKALEMIA).replace("\u202f", " ")
-    assert "16.7 alarms per patient-day, 14.1 of them false; one alarm in 6 would be right" in sentence
+    assert "17 alarms per patient-day, 14 of them false; one alarm in 6 would be right" in sentence
 
 
 def test_alarms_need_both_labels_and_a_task_a_monitor_could_meet() -> None:

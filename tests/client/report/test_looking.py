@@ -38,7 +38,7 @@ def test_before_and_after_are_shares_of_one_whole_beside_what_chance_gives() -> 
         values = np.array([[int(n) for n in re.findall(r"\d+", cell)] for cell in row[1:]])
         assert values.shape[1] == (1 if number in table.strong else 2)
         np.testing.assert_allclose(values.sum(0), 100, atol=2)  # rounded
-    assert table.rows[0][1:] == ["19\u202f%", "12\u202f%", "43\u202f%", "25\u202f%"]
+    assert table.rows[0][1:] == ["19\u202f%", "13\u202f%", "43\u202f%", "25\u202f%"]
 
 
 def test_a_threshold_shows_no_change() -> None:

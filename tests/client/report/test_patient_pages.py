@@ -263,3 +263,21 @@ def test_nothing_on_a_page_is_nan_and_ids_are_unique(written: Path) -> None:
         figures = re.findall(r"<figure>.*?</figure>", page, re.DOTALL)
         assert len(figures) == 4
         assert all(re.search(r"<desc id=[^>]+>[^<]{20,}", figure) for figure in figures)
+
+
+def test_the_answer_says_how_many_strips_of_each_label_were_called_right(
+    fabricated: Make, written: Path
+) -> None:
+    made = fabricated(models=True, personal=3, generic=12)
+    with made.sessions() as session:
+        evidence = read_evidence(session, ("main",))
+    tested = [one for one in evidence.personal if one.tested]
+    assert tested
+    for one in tested:
+        text = plain((written / "patients" / evidence.naming.page(one.patient)).read_text())
+        score = one.score("selected", one.rounds)
+        assert score is not None
+        strips = score.strips
+        assert (
+            f"({strips.tp} of {one.test[0]} hyperkalemia, {strips.tn} of {one.test[1]} normokalemia)" in text
+        )

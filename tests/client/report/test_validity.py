@@ -13,6 +13,7 @@ from client.report import validity
 from client.report.comparison import Comparison, compare
 from client.report.evidence import Evidence, Personal, Score
 from client.report.reading import read_evidence
+from client.report.wording import beside, notes
 from common.config import make_settings
 from common.metrics import Confusion
 from common.seeding import stream
@@ -139,7 +140,7 @@ def test_protocols_stand_side_by_side_on_the_same_patients(evidence: Evidence) -
     }
     assert numbers["Prospective: later strips, after a gap"][0] == "8"
     assert numbers["Prospective, labels in different periods"][0] == "1"
-    assert numbers["Paper: a random quarter of the strips"] == ("10", "90 % (0 %)", "60 %")
+    assert numbers["Paper: a random quarter of the strips"] == ("10", "90 % (0 %)", "60 % (0 %)")
     assert numbers["Paper, patients of the primary result"][0] == "8"
 
 
@@ -155,3 +156,23 @@ def test_one_episode_of_a_label_is_named(evidence: Evidence) -> None:
 def test_what_was_not_run_is_said(fabricated: Make) -> None:
     assert validity.left_out(make_settings()) == ""
     assert "trained from scratch" in validity.left_out(make_settings(preset="quick"))
+
+
+def test_a_patient_whose_own_threshold_did_better_is_named(evidence: Evidence) -> None:
+    people = [person(i, "prospective", {}, {"selected": 8, "threshold": 7}) for i in range(7)]
+    people.append(person(1, "prospective", {}, {"selected": 6, "threshold": 9}))
+    made, result = with_people(evidence, people)
+    found = [note for note in notes(result, made, make_settings()) if "own threshold" in note.title]
+    assert [note.title for note in found] == ["1 patient worse off than with their own threshold:"]
+    assert found[0].text.endswith("strip accuracy −30.0 points, on 10 test strips.")
+
+
+def test_the_generic_model_stands_beside_whoever_always_says_the_commoner_label(evidence: Evidence) -> None:
+    people = [
+        replace(person(i, "prospective", {}, {"generic": 5}), test=(8, 2) if i % 2 else (3, 7))
+        for i in range(8)
+    ]
+    _, result = with_people(evidence, people)
+    text = beside(result).replace("\u202f", " ")
+    assert "The generic model alone reached 50 %" in text
+    assert text.endswith("commoner among a patient’s test strips would reach 75 %.")
