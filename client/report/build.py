@@ -27,7 +27,7 @@ from common.errors import ConfigurationError
 from common.files import storage_errors, write_atomic
 from common.logs import say, stage
 from common.page import BASELINES, METHODS, TABLES_SCRIPT, inline_script, render
-from common.page.numbers import MISSING, decimal, plural, short_digest
+from common.page.numbers import MISSING, plural, short_digest
 from common.workers import Workers
 
 TEMPLATE = Path(__file__).parent / "report.html"
@@ -235,7 +235,7 @@ def facts(settings: Settings, evidence: Evidence) -> list[tuple[str, str]]:
     last = evidence.runs[-1] if evidence.runs else None
     return [
         ("Generic model", generic),
-        ("Protocol", f"prospective, at least {decimal(settings.personalization.gap_s / 3600, 2)} h between "
+        ("Protocol", f"prospective, at least {settings.personalization.gap_s / 3600:.3g} h between "
          "the last training strip and the first test strip"),
         ("Software", f"fedkalemia {last.code_version}" if last else MISSING),
         ("Settings digest", last.settings_sha256 if last else MISSING),

@@ -175,14 +175,14 @@ def notes(one: Personal, story: Story, settings: Settings) -> list[Note]:
     out = []
     task = settings.words
     if one.tested:
-        for key in (headline(settings.task).key, "beat_f1"):
-            change = one.last("selected", key) - one.last("generic", key)
+        judged = headline(settings.task).key
+        for key, base in ((judged, "generic"), ("beat_f1", "generic"), (judged, "threshold")):
+            change = one.last("selected", key) - one.last(base, key)
             if change < -WORSE_BY - 1e-9:
                 words = FIGURES[key]
-                before, after = (figure_value(one.last(m, key), words) for m in ("generic", "selected"))
-                out.append(
-                    Note("Worse off than with the generic model:", f"{words.title} {before} → {after}.")
-                )
+                before, after = (figure_value(one.last(m, key), words) for m in (base, "selected"))
+                than = "the generic model" if base == "generic" else "the patient’s own threshold"
+                out.append(Note(f"Worse off than with {than}:", f"{words.title} {before} → {after}."))
         for n, label in zip(one.test, (task.positive, task.negative), strict=True):
             if n < FEW_STRIPS:
                 out.append(
@@ -238,7 +238,7 @@ def facts(story: Story, settings: Settings, naming: Naming) -> list[tuple[str, s
         first, last = story.strips[0].start, story.strips[-1].end
         out.append(("Time", f"{naming.moment(first, story.first)} to {naming.moment(last, story.first)}"))
     if story.cut:
-        rest = f"nothing trained on ends less than {decimal(story.gap_s / 3600, 2)} h before it"
+        rest = f"nothing trained on ends less than {story.gap_s / 3600:.3g} h before it"
         out.append(("First test strip", f"{naming.moment(story.cut, story.first)}; {rest}"))
     return out
 
