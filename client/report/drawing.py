@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from client.learning.beat_map import BeatMap
-from client.learning.explain import Explanation, PatientExplanation
+from client.learning.explain import STRIP_BEATS, Explanation, PatientExplanation
 from client.report import figures, flow
 from client.report.comparison import FITTED, Comparison
 from client.report.evidence import CohortEvidence, Generic, Personal
@@ -151,7 +151,7 @@ class Drawing:
         ]
         text = (
             f"Patient {patient}, test strips: mean beat by label ({task.positive} {count(seen.n_positive)}, "
-            f"{task.negative} {count(seen.n_negative)} beats). "
+            f"{task.negative} {count(seen.n_negative)} beats, at most {STRIP_BEATS} of a strip). "
         )
         widths = {
             _stage(stage): by_label[Label.POSITIVE].cell_ms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,8 +226,13 @@ def facts(story: Story, settings: Settings, naming: Naming) -> list[tuple[str, s
     values = [draw.value for draw in story.draws if draw.value is not None]
     if task.quantity and values:
         out.append((f"{task.quantity[0].upper()}{task.quantity[1:]}",
-                    f"{plural(len(values), 'draw')}, {decimal(min(values), 1)} to {decimal(max(values), 1)} "
-                    f"{task.unit}"))  # fmt: skip
+                    f"{plural(len(story.draws), 'draw')}"
+                    + (f", {len(values)} with a number" if len(values) < len(story.draws) else "")
+                    + f", {decimal(min(values), 1)} to {decimal(max(values), 1)} {task.unit}"))  # fmt: skip
+    # A draw that became a strip has the strip's reason; what is left of the reasons is of draws alone.
+    without = Counter(draw.reason for draw in story.draws if draw.reason) - Counter(story.left_out)
+    if without:
+        out.append(("Draws left out", "; ".join(f"{reason(code)}: {n}" for code, n in without.items())))
     labels = [(task.word(label), sum(strip.label == label for strip in story.strips))
               for label in ("positive", "negative", *(["gap"] if task.gap else []))]  # fmt: skip
     out.append(("Strips accepted", ", ".join(f"{name} {n}" for name, n in labels)))

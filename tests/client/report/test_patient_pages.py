@@ -281,3 +281,18 @@ def test_the_answer_says_how_many_strips_of_each_label_were_called_right(
         assert (
             f"({strips.tp} of {one.test[0]} hyperkalemia, {strips.tn} of {one.test[1]} normokalemia)" in text
         )
+
+
+def test_every_draw_of_a_page_is_an_accepted_strip_or_left_out_for_a_reason(
+    fabricated: Make, written: Path
+) -> None:
+    made = fabricated(models=True, personal=3, generic=12)
+    with made.sessions() as session:
+        evidence = read_evidence(session, ("main",))
+    for story in stories(made):
+        text = plain((written / "patients" / evidence.naming.page(story.patient)).read_text())
+        found = re.search(r"(\d+) draws?, ", text)
+        assert found, text[:500]
+        facts = text[text.index("What was measured") : text.index("Figure 1")]
+        left = [int(n) for n in re.findall(r": (\d+)", facts[: facts.index(" Time ")])]
+        assert int(found.group(1)) == len(story.draws) == len(story.strips) + sum(left)
