@@ -3,9 +3,9 @@
 The five rounds of one made-up patient as the engine does them: after each, the generic model, the threshold,
 the closed-form head and the fine-tuned stages are scored on all test strips and on the coming pair. The plain
 way is a network of ``nn.Conv1d`` with a full forward pass each time a model is fitted or scored. Both take
-turns on one thread; the ratio of medians is what counts. Also printed: the same for fine-tuning alone, if
-the project's own network gives the same weights with and without kept activations, and its share of the
-machine's matrix-product peak.
+turns on one thread; the ratio of medians is what counts. Also printed: the same for fine-tuning alone,
+whether the project's own network gives the same weights with and without kept activations, and its share of
+the machine's matrix-product peak.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ across sites names them, and what the settings left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from common.config import PersonalizationSettings
@@ -24,6 +24,29 @@ LEARNING = ("closed_form", "fine_tuned", "selected")
 #: Figures of merit that these are judged by: that of each task, and the beat AUC, which has no threshold.
 HEADLINES: Mapping[str, str] = MappingProxyType({"hyperkalemia": "strip-accuracy", "ventricular": "beat-f1"})
 BEAT_AUC = "beat-auc"
+
+#: Beat AUC of who tells nothing apart.
+CHANCE = 0.5
+#: The verdict on a control whose labels, which mean nothing, were told apart.
+FLAGGED = "flagged"
+
+
+def control_verdict(lower_bounds: Iterable[float | None]) -> str:
+    """Say what a control found; source: SCIENCE section 9, controls.
+
+    Parameters
+    ----------
+    lower_bounds : of the 95 % intervals of the beat AUC, by method that could learn; None where there are
+        too few patients for an interval.
+
+    Returns
+    -------
+    ``FLAGGED`` if one is above chance, else ``not flagged``; without any interval ``too few patients``.
+    """
+    known = [low for low in lower_bounds if low is not None]
+    if not known:
+        return "too few patients"
+    return FLAGGED if max(known) > CHANCE else f"not {FLAGGED}"
 
 
 def not_run(settings: PersonalizationSettings) -> tuple[str, ...]:

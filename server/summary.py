@@ -200,16 +200,15 @@ def _worse_off(told: Sequence[Told], words: FigureWords) -> list[Note]:
     worse = counted(told, "worse-than-generic")
     sites = {site for one in told for site in pooled([one], f"last.selected.{words.wire}").sites}
     silent = sum("worse-than-generic" not in one.answers[s] for one in told for s in sites & set(one.answers))
-    if worse is None and not silent:
-        return []
     lost = "lost more than 0.05 beat F1 against the generic model"
     where = "Which ones is in the report of their site."
     if silent:
         text = f"{plural(silent, 'answer')} withheld the number, because few patients would be behind it"
         text += "" if worse is None else f"; in the others it is {worse}"
         return [Note(f"Some patients {lost}.", f"{text}. {where}")]
-    told_all = where if worse else "No site withheld this number."
-    return [Note(f"{plural(worse or 0, 'patient')} {lost}.", told_all)]
+    if worse is None:
+        return []
+    return [Note(f"{plural(worse, 'patient')} {lost}.", where if worse else "No site withheld this number.")]
 
 
 def _losses(one: Told, before: int, several: bool) -> list[Figure]:

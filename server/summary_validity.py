@@ -24,12 +24,20 @@ from common.page.numbers import (
     interval_text,
     plural,
 )
-from common.procedures import BEAT_AUC, CONTROLS, LEARNING, PAPER_METHODS, SIMPLER, not_run
+from common.procedures import (
+    BEAT_AUC,
+    CONTROLS,
+    FLAGGED,
+    LEARNING,
+    PAPER_METHODS,
+    SIMPLER,
+    control_verdict,
+    not_run,
+)
 from server.summary_tables import WITHHELD
 from server.sums import Pooled, Told, pooled
 
 AUC = FIGURES["beat_auc"]
-CHANCE = 0.5
 #: Paired differences that are told, the one declared before the run first.
 DIFFERENCES = (
     ("selected", "threshold"),
@@ -65,15 +73,12 @@ class Control:
     @property
     def flagged(self) -> bool:
         """Whether labels without meaning were told apart: a lower 95 % bound above chance."""
-        intervals = [one.interval for one in self.auc.values()]
-        return any(interval is not None and interval.low > CHANCE for interval in intervals)
+        return self.verdict == FLAGGED
 
     @property
     def verdict(self) -> str:
         """What the control says in a word or two; without any interval it says nothing."""
-        if not any(one.interval for one in self.auc.values()):
-            return "too few patients"
-        return "flagged" if self.flagged else "not flagged"
+        return control_verdict(one.interval.low if one.interval else None for one in self.auc.values())
 
 
 def controls_of(told: Sequence[Told], words: FigureWords) -> list[Control]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from common.page.words import BASELINES, METHODS
-from common.procedures import CONTROLS, PAPER_METHODS
+from common.procedures import CONTROLS, PAPER_METHODS, control_verdict
 from simulation.estimates import Estimate
 from simulation.summary import PersonalFigures
 
@@ -70,8 +70,7 @@ def _controls(
             auc = ", ".join(
                 f"{METHODS[method].title.lower()} {value(one)}" for method, one in found.beat_auc.items()
             )
-            judged = any(one.low is not None for one in found.beat_auc.values())
-            verdict = "flagged" if found.flagged else "not flagged" if judged else "too few patients"
+            verdict = control_verdict(one.low for one in found.beat_auc.values())
             text = (
                 f"{verdict}; gain {difference(found.gain.get(figure))}, beat AUC {auc} "
                 f"({found.patients} patients)"

@@ -21,7 +21,7 @@ from client.site import Site
 from common.config import Section, Settings
 from common.files import read_json
 from common.metrics import Confusion, ScoreHistogram
-from common.procedures import LEARNING, SIMPLER, not_run
+from common.procedures import FLAGGED, LEARNING, SIMPLER, control_verdict, not_run
 from simulation.estimates import Estimate, estimate, number
 from simulation.tally import PatientTally, SiteTally, tally
 
@@ -41,7 +41,6 @@ __all__ = [
 
 FORMAT = 2
 WORSE_F1 = 0.05
-CHANCE = 0.5
 #: Pairs of methods that are compared, the one declared before the run first.
 PAIRS = (
     ("selected", "threshold"),
@@ -327,7 +326,7 @@ def _control(tested: Sequence[PatientTally], settings: Settings) -> ControlFigur
         patients=len(tested),
         gain=_last([patient.difference("selected", "generic") for patient in tested], settings, lowest=-1.0),
         beat_auc=auc,
-        flagged=any(one.low is not None and one.low > CHANCE for one in auc.values()),
+        flagged=control_verdict(one.low for one in auc.values()) == FLAGGED,
     )
 
 

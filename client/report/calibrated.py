@@ -238,8 +238,8 @@ def alarms_sentence(found: Sequence[Group], task: Task) -> str:
     return (
         f"At the bedside: if {percent(BEDSIDE)} of strips were positive, {model} would give "
         f"{_alarms(point.per_day)} alarms per patient-day, {_alarms(point.false_per_day)} of them "
-        f"false{right}. With so few strips, {_alarms(most)} false alarms per patient-day cannot be ruled "
-        "out, nor somewhat more: strips of one patient resemble each other."
+        f"false{right}. With the number of strips tested here, {_alarms(most)} false alarms per "
+        "patient-day cannot be ruled out, nor somewhat more: strips of one patient resemble each other."
     )
 
 

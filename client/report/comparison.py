@@ -79,6 +79,15 @@ class Loss:
     beat_f1: float
 
 
+def lost(one: Personal, key: str, base: str) -> float | None:
+    """Return the change of a figure from ``base`` to the selected model where it is a loss to name.
+
+    None for less than ``WORSE_BY``, or where a figure is missing. Rounding of stored figures must not decide.
+    """
+    change = one.last("selected", key) - one.last(base, key)
+    return change if change < -WORSE_BY - 1e-9 else None
+
+
 def worse_off(result: Comparison) -> list[Loss]:
     """Return the patients who lost more than ``WORSE_BY`` in the headline figure or in beat F1.
 
@@ -88,7 +97,10 @@ def worse_off(result: Comparison) -> list[Loss]:
     def change(one: Personal, key: str) -> float:
         return one.last("selected", key) - one.last("generic", key)
 
-    losses = [Loss(one, change(one, result.words.key), change(one, "beat_f1")) for one in result.patients]
-    # Rounding of stored figures must not decide.
-    worse = [loss for loss in losses if min(loss.headline, loss.beat_f1) < -WORSE_BY - 1e-9]
+    keys = (result.words.key, "beat_f1")
+    worse = [
+        Loss(one, *(change(one, key) for key in keys))
+        for one in result.patients
+        if any(lost(one, key, "generic") is not None for key in keys)
+    ]
     return sorted(worse, key=lambda loss: (min(loss.headline, loss.beat_f1), loss.patient.patient))

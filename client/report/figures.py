@@ -14,6 +14,7 @@ from matplotlib.figure import Figure as Canvas
 
 from common.metrics import EDGE, ScoreHistogram
 from common.page.figure import AMBER, BLUE, GRID, INK, LABEL_MARKS, PALE, figure, tidy
+from common.page.numbers import count
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -44,7 +45,7 @@ def score_distribution(histogram: ScoreHistogram, names: Mapping[str, str]) -> C
         binned, _ = np.histogram(centers, wide, weights=counts)
         share = binned / max(counts.sum(), 1)
         marks = LABEL_MARKS[label]
-        named = f"{names[label]} ({counts.sum():,.0f})"
+        named = f"{names[label]} ({count(int(counts.sum()))})"
         axes.stairs(share, wide, color=marks.color, linewidth=1.8, linestyle=marks.line, label=named)
         axes.stairs(share, wide, fill=True, color=marks.color, alpha=0.10, linewidth=0)
     axes.axvline(0, color=INK, linewidth=0.8, linestyle=":")

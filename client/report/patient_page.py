@@ -13,7 +13,7 @@ import numpy as np
 from client.learning.explain import PatientExplanation
 from client.report import patient_tables, timeline
 from client.report.cohort_tables import reason
-from client.report.comparison import FITTED, WORSE_BY
+from client.report.comparison import FITTED, lost
 from client.report.drawing import Drawing
 from client.report.evidence import APART, Personal, Score
 from client.report.looking import attention_table
@@ -178,8 +178,7 @@ def notes(one: Personal, story: Story, settings: Settings) -> list[Note]:
     if one.tested:
         judged = headline(settings.task).key
         for key, base in ((judged, "generic"), ("beat_f1", "generic"), (judged, "threshold")):
-            change = one.last("selected", key) - one.last(base, key)
-            if change < -WORSE_BY - 1e-9:
+            if lost(one, key, base) is not None:
                 words = FIGURES[key]
                 before, after = (figure_value(one.last(m, key), words) for m in (base, "selected"))
                 than = "the generic model" if base == "generic" else "the patient’s own threshold"
@@ -232,14 +231,12 @@ def facts(story: Story, settings: Settings, naming: Naming) -> list[tuple[str, s
     # A draw that became a strip has the strip's reason; what is left of the reasons is of draws alone.
     without = Counter(draw.reason for draw in story.draws if draw.reason) - Counter(story.left_out)
     if without:
-        out.append(("Draws left out", "; ".join(f"{reason(code)}: {n}" for code, n in without.items())))
+        out.append(("Draws left out", _reasons(without)))
     labels = [(task.word(label), sum(strip.label == label for strip in story.strips))
               for label in ("positive", "negative", *(["gap"] if task.gap else []))]  # fmt: skip
     out.append(("Strips accepted", ", ".join(f"{name} {n}" for name, n in labels)))
     if story.left_out:
-        out.append(
-            ("Strips left out", "; ".join(f"{reason(code)}: {n}" for code, n in story.left_out.items()))
-        )
+        out.append(("Strips left out", _reasons(story.left_out)))
     if story.strips:
         first, last = story.strips[0].start, story.strips[-1].end
         out.append(("Time", f"{naming.moment(first, story.first)} to {naming.moment(last, story.first)}"))
@@ -247,6 +244,10 @@ def facts(story: Story, settings: Settings, naming: Naming) -> list[tuple[str, s
         rest = f"nothing trained on ends less than {story.gap_s / 3600:.3g} h before it"
         out.append(("First test strip", f"{naming.moment(story.cut, story.first)}; {rest}"))
     return out
+
+
+def _reasons(counts: Mapping[str, int]) -> str:
+    return "; ".join(f"{reason(code)}: {n}" for code, n in counts.items())
 
 
 def _drawable(story: Story, task: Task) -> bool:

@@ -31,7 +31,7 @@ from common.page.numbers import (
     interval_text,
     plural,
 )
-from common.procedures import CONTROLS, LEARNING, not_run
+from common.procedures import CONTROLS, FLAGGED, LEARNING, control_verdict, not_run
 from common.seeding import stream
 
 #: Controls by their name in the database, and what they are.
@@ -60,16 +60,14 @@ class Control:
     @property
     def flagged(self) -> bool:
         """Whether labels without meaning were told apart: a lower 95 % bound above .5."""
-        return any(one.interval is not None and one.interval.low > 0.5 for one in self.auc.values())
+        return self.verdict == FLAGGED
 
     @property
     def verdict(self) -> str:
         """What the control says in a word or two; without any interval it says nothing."""
         if not self.patients:
             return "not computable"
-        if not any(one.interval for one in self.auc.values()):
-            return "too few patients"
-        return "flagged" if self.flagged else "not flagged"
+        return control_verdict(one.interval.low if one.interval else None for one in self.auc.values())
 
 
 def controls_of(evidence: Evidence, result: Comparison, seed: int, site: str) -> list[Control]:
@@ -251,8 +249,7 @@ def baselines_table(result: Comparison, seed: int, site: str) -> Table:
         ),
         rows=rows,
         note="P: Wilcoxon signed-rank over patients, two-sided. ‡ exploratory, corrected by Holm within this "
-        "table. "
-        "The comparison with the own threshold was declared before the run and stands alone.",
+        "table. The comparison with the own threshold was declared before the run and stands alone.",
         form="dense",
         empty="No patient was tested personally.",
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 from client.learning.explain import PatientExplanation
-from client.report.comparison import WORSE_BY, Comparison, Loss, worse_off
+from client.report.comparison import WORSE_BY, Comparison, Loss, lost, worse_off
 from client.report.evidence import APART, CohortEvidence, Evidence, Generic, Personal
 from common.config import Settings
 from common.intervals import MIN_VALUES
@@ -76,7 +77,7 @@ def beside(result: Comparison) -> str:
     if words.key != "strip_accuracy":
         return text
     positive = [one.test[0] / sum(one.test) for one in result.patients]
-    commoner = math.fsum(max(part, 1 - part) for part in positive) / len(positive)
+    commoner = fmean(max(part, 1 - part) for part in positive)
     return (
         f"{text} Always saying the label that is commoner among a patient’s test strips would reach "
         f"{figure_value(commoner, words)}."
@@ -157,12 +158,11 @@ def notes(result: Comparison, evidence: Evidence, settings: Settings) -> list[No
         )
     out += _below_threshold(result, evidence)
     for generic in evidence.generic:
+        where = f" ({generic.run})" if len(evidence.generic) > 1 else ""
         if generic.histogram is not None and generic.histogram.auc < WEAK_AUC:
             sample = f"{plural(generic.strips.total, 'strip')} of {plural(generic.patients, 'test patient')}"
-            where = f" ({generic.run})" if len(evidence.generic) > 1 else ""
             out.append(weak_model(generic.histogram.auc, sample, where, _within(result)))
         if generic.decayed and generic.round is not None and generic.round == generic.rounds:
-            where = f" ({generic.run})" if len(evidence.generic) > 1 else ""
             out.append(
                 Note(
                     f"The generic model is the last of a decaying schedule{where}.",
@@ -190,25 +190,25 @@ def _within(result: Comparison) -> str:
     aucs = [auc for one in result.patients if math.isfinite(auc := one.last("generic", "beat_auc"))]
     if not aucs:
         return ""
-    mean = figure_value(math.fsum(aucs) / len(aucs), FIGURES["beat_auc"])
+    mean = figure_value(fmean(aucs), FIGURES["beat_auc"])
     return f"Within each of the {plural(len(aucs), 'personal patient')} it is {mean} on average."
 
 
 def _below_threshold(result: Comparison, evidence: Evidence) -> list[Note]:
     """Name the patients whose own threshold would have done better than what was selected."""
     words = result.words
-    lost = []
-    for one in result.patients:
-        change = one.last("selected", words.key) - one.last("threshold", words.key)
-        if change < -WORSE_BY - 1e-9:
-            lost.append((change, evidence.naming.name(one.patient), sum(one.test)))
-    if not lost:
+    losses = sorted(
+        (change, evidence.naming.name(one.patient), sum(one.test))
+        for one in result.patients
+        if (change := lost(one, words.key, "threshold")) is not None
+    )
+    if not losses:
         return []
     listed = "; ".join(
         f"patient {name}, {words.title} {figure_difference(change, words)}, on {plural(n, 'test strip')}"
-        for change, name, n in sorted(lost)
+        for change, name, n in losses
     )
-    return [Note(f"{plural(len(lost), 'patient')} worse off than with their own threshold:", f"{listed}.")]
+    return [Note(f"{plural(len(losses), 'patient')} worse off than with their own threshold:", f"{listed}.")]
 
 
 def _loss(loss: Loss, words: FigureWords, name: str) -> str:

@@ -24,6 +24,7 @@ from client.database.tables import (
     StripPrediction,
 )
 from client.report.build import build_report
+from client.report.evidence import Personal
 from client.report.reading import read_evidence
 from client.report.story import Story, read_story
 from common.errors import DatabaseError
@@ -54,6 +55,18 @@ def files(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def pages_of(fabricated: Make, folder: Path) -> list[tuple[Personal, Story, str]]:
+    """Return the patients of the written report with their story and the text of their page."""
+    made = fabricated(models=True, personal=3, generic=12)
+    with made.sessions() as session:
+        evidence = read_evidence(session, ("main",))
+    told = {story.patient: story for story in stories(made)}
+    return [
+        (one, told[one.patient], plain((folder / "patients" / evidence.naming.page(one.patient)).read_text()))
+        for one in evidence.personal
+    ]
 
 
 def stories(made: Any) -> list[Story]:
@@ -268,13 +281,9 @@ def test_nothing_on_a_page_is_nan_and_ids_are_unique(written: Path) -> None:
 def test_the_answer_says_how_many_strips_of_each_label_were_called_right(
     fabricated: Make, written: Path
 ) -> None:
-    made = fabricated(models=True, personal=3, generic=12)
-    with made.sessions() as session:
-        evidence = read_evidence(session, ("main",))
-    tested = [one for one in evidence.personal if one.tested]
+    tested = [(one, text) for one, _, text in pages_of(fabricated, written) if one.tested]
     assert tested
-    for one in tested:
-        text = plain((written / "patients" / evidence.naming.page(one.patient)).read_text())
+    for one, text in tested:
         score = one.score("selected", one.rounds)
         assert score is not None
         strips = score.strips
@@ -286,11 +295,7 @@ def test_the_answer_says_how_many_strips_of_each_label_were_called_right(
 def test_every_draw_of_a_page_is_an_accepted_strip_or_left_out_for_a_reason(
     fabricated: Make, written: Path
 ) -> None:
-    made = fabricated(models=True, personal=3, generic=12)
-    with made.sessions() as session:
-        evidence = read_evidence(session, ("main",))
-    for story in stories(made):
-        text = plain((written / "patients" / evidence.naming.page(story.patient)).read_text())
+    for _, story, text in pages_of(fabricated, written):
         found = re.search(r"(\d+) draws?, ", text)
         assert found, text[:500]
         facts = text[text.index("What was measured") : text.index("Figure 1")]
